@@ -1,0 +1,1 @@
+"""What the user asked for: typed settings and where each value came from."""

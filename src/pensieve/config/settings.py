@@ -1,0 +1,120 @@
+"""What the user asked for, as frozen, typed sections. Knows nothing of files, environment or flags.
+
+Each field's bounds are in its annotation, so that one validator serves every source.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0.0)]
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and for whom the server listens."""
+
+    host: str = "127.0.0.1"
+    port: Port = 7777
+    """0 takes any free port."""
+    api_key: str | None = None
+    """None: no key is asked for, which is allowed on loopback addresses only."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web origins that may call from a browser, beside none."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Host header names that are answered, beside loopback names and the bound address."""
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=2**31)] = 16 * 2**20
+    ping_seconds: Annotated[float, Meta(ge=0.05, le=60.0)] = 5.0
+    """Longest silence of an open stream."""
+
+
+class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which model answers, and with how much context."""
+
+    name: str = "smollm2-135m"
+    """A catalog name, the name of a model on disk, or a path of a GGUF file."""
+    context_tokens: Annotated[int, Meta(ge=256, le=2**24)] | None = None
+    """None: what the model was trained for, at most 32,768."""
+
+
+class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the next token is chosen where a request says nothing; None: the program's default."""
+
+    temperature: Annotated[float, Meta(ge=0.0, le=5.0)] | None = None
+    top_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
+    min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=0.01, le=10.0)] | None = None
+    max_tokens: Positive | None = None
+    """For the chat and `ask`; clients of the server always say their own."""
+    system: str = ""
+    """For the chat and `ask`."""
+
+
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How the worker processes are kept."""
+
+    load_timeout_seconds: Seconds = 600.0
+    queue_limit: Annotated[int, Meta(ge=1, le=10_000)] = 64
+    """Requests that may wait for one model; one more is refused as overloaded."""
+
+
+class LlamaCppSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The llama.cpp engine; None: chosen from the machine and the model."""
+
+    threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    batch_tokens: Annotated[int, Meta(ge=8, le=8192)] | None = None
+    """Prompt tokens a step; bounds how long a cancelled prefill holds its slot."""
+    parallel: Annotated[int, Meta(ge=1, le=64)] = 4
+    """Requests that run at once; further ones wait."""
+    pool_tokens: Annotated[int, Meta(ge=256, le=2**26)] | None = None
+    """Key-value cache shared by the running requests, in tokens."""
+    prompt_cache_mib: Annotated[int, Meta(ge=0, le=2**20)] = 256
+    """Budget of the cache of finished prompts in RAM; 0 turns it off."""
+    gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] = -1
+    """Layers on the GPU where there is one; -1: all."""
+
+
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server writes to standard error; never prompt text."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All sections."""
+
+    server: ServerSettings = ServerSettings()
+    model: ModelSettings = ModelSettings()
+    generation: GenerationSettings = GenerationSettings()
+    worker: WorkerSettings = WorkerSettings()
+    llamacpp: LlamaCppSettings = LlamaCppSettings()
+    log: LogSettings = LogSettings()
+
+
+class Folders(msgspec.Struct, frozen=True):
+    """Where the program keeps its things. All lie under `PENSIEVE_HOME` when that is set."""
+
+    config: Path
+    data: Path
+    state: Path
+
+    @property
+    def config_file(self) -> Path:
+        """The user's settings."""
+        return self.config / "config.toml"
+
+    @property
+    def models(self) -> Path:
+        """Models that `pull` and `convert` made."""
+        return self.data / "models"
+
+    @property
+    def run_file(self) -> Path:
+        """The server of this user that runs now: address and process id, owner-only."""
+        return self.state / "server.json"

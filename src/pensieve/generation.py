@@ -1,0 +1,219 @@
+"""A request to a backend, the events it answers with, and `collect`, which folds the events into an answer.
+
+Every accepted request ends in exactly one `Finished` or one error. Knows no wire format and no engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable
+from typing import Literal
+
+import msgspec
+
+from pensieve.errors import BackendFailure
+from pensieve.messages import Json, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolSpec
+from pensieve.sampling.params import SamplingParams
+
+FinishReason = Literal["stop", "length", "stop_string", "tool_calls", "context_full", "refusal", "repetition"]
+"""Why generation ended: `length` is `max_tokens` reached, `context_full` the context window reached."""
+
+
+class ToolChoice(msgspec.Struct, frozen=True):
+    """Which tools may or must be called; `name` only with mode `tool`."""
+
+    mode: Literal["auto", "any", "tool", "none"] = "auto"
+    name: str = ""
+    is_parallel_allowed: bool = True
+
+
+class Thinking(msgspec.Struct, frozen=True):
+    """Whether the model thinks first, and for how many tokens at most (None: the model's choice)."""
+
+    mode: Literal["enabled", "adaptive", "disabled"] = "adaptive"
+    budget_tokens: int | None = None
+    is_shown: bool = True
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything a backend needs to answer once. `max_tokens` None means: as much as the context allows."""
+
+    id: str
+    model: str
+    messages: tuple[Message, ...]
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: ToolChoice = ToolChoice()
+    sampling: SamplingParams = SamplingParams()
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    thinking: Thinking | None = None
+    output_schema: Json = None
+    affinity_key: str = ""
+    """Requests with the same key belong to one session and share a cached prefix best."""
+    deadline_seconds: float | None = None
+    """Give up this long after the request was accepted; None: never."""
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one request; `prompt_tokens` is the whole prompt, its cached part included."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """The request left the queue; comes before prefill, with the true size of the prompt."""
+
+    prompt_tokens: int
+    cached_tokens: int
+
+
+class PromptProgress(msgspec.Struct, frozen=True, tag="progress"):
+    """Prefill has come this far; cached tokens count as processed."""
+
+    processed_tokens: int
+    total_tokens: int
+
+
+class ThinkingDelta(msgspec.Struct, frozen=True, tag="thinking"):
+    """More thinking text."""
+
+    text: str
+
+
+class ThinkingFinished(msgspec.Struct, frozen=True, tag="thinking_end"):
+    """The thinking block is complete; the signature is for clients that echo it."""
+
+    signature: str = ""
+
+
+class TextDelta(msgspec.Struct, frozen=True, tag="text"):
+    """More answer text."""
+
+    text: str
+
+
+class ToolCallStarted(msgspec.Struct, frozen=True, tag="tool_start"):
+    """A tool call begins; its deltas follow until `ToolCallFinished`."""
+
+    id: str
+    name: str
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, tag="tool_delta"):
+    """More of the call's arguments, as JSON text."""
+
+    id: str
+    json: str
+
+
+class ToolCallFinished(msgspec.Struct, frozen=True, tag="tool_end"):
+    """The call's arguments are complete."""
+
+    id: str
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished"):
+    """The last event of every answered request; `stop_string` only with reason `stop_string`."""
+
+    reason: FinishReason
+    usage: Usage
+    stop_string: str | None = None
+
+
+GenerationEvent = (
+    Started
+    | PromptProgress
+    | ThinkingDelta
+    | ThinkingFinished
+    | TextDelta
+    | ToolCallStarted
+    | ToolCallDelta
+    | ToolCallFinished
+    | Finished
+)
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """A whole answer: what `collect` makes of the events."""
+
+    message: Message
+    reason: FinishReason
+    usage: Usage
+    stop_string: str | None = None
+
+
+class Collector:
+    """Folds events one by one; `message` is what has been said so far, also when the stream broke off."""
+
+    def __init__(self) -> None:
+        self._parts: list[Part] = []
+        self._open: TextPart | ThinkingPart | None = None
+        self._fragments: list[str] = []
+        self._call: ToolCallStarted | None = None
+        self.finished: Finished | None = None
+
+    def add(self, event: GenerationEvent) -> None:
+        """Take the next event in."""
+        match event:
+            case TextDelta(text):
+                self._extend(TextPart(""), text)
+            case ThinkingDelta(text):
+                self._extend(ThinkingPart(""), text)
+            case ThinkingFinished(signature):
+                self._close(signature)
+            case ToolCallStarted():
+                self._close()
+                self._call = event
+            case ToolCallDelta(_, json):
+                self._fragments.append(json)
+            case ToolCallFinished():
+                self._close_call()
+            case Finished():
+                self._close()
+                self.finished = event
+            case Started() | PromptProgress():
+                pass
+
+    @property
+    def message(self) -> Message:
+        """The assistant's message so far; an unfinished tool call is not in it."""
+        still_open = () if self._open is None else (self._completed(self._open, ""),)
+        return Message("assistant", (*self._parts, *still_open))
+
+    def _extend(self, empty: TextPart | ThinkingPart, text: str) -> None:
+        if type(self._open) is not type(empty):
+            self._close()
+            self._open = empty
+        self._fragments.append(text)
+
+    def _completed(self, part: TextPart | ThinkingPart, signature: str) -> TextPart | ThinkingPart:
+        text = "".join(self._fragments)
+        return TextPart(text) if isinstance(part, TextPart) else ThinkingPart(text, signature)
+
+    def _close(self, signature: str = "") -> None:
+        if self._open is not None:
+            self._parts.append(self._completed(self._open, signature))
+        self._open = None
+        self._fragments.clear()
+
+    def _close_call(self) -> None:
+        if self._call is None:
+            return
+        try:
+            arguments = msgspec.json.decode("".join(self._fragments) or "{}", type=dict[str, Json])
+        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+            raise BackendFailure(f"the arguments of {self._call.name} are not a JSON object: {error}") from error
+        self._parts.append(ToolCallPart(self._call.id, self._call.name, arguments))
+        self._call = None
+        self._fragments.clear()
+
+
+async def collect(events: AsyncIterable[GenerationEvent]) -> Answer:
+    """The whole answer of a stream of events; the stream's own errors pass through."""
+    collector = Collector()
+    async for event in events:
+        collector.add(event)
+    finished = collector.finished
+    assert finished is not None, "a backend's stream ended without Finished"
+    return Answer(collector.message, finished.reason, finished.usage, finished.stop_string)

@@ -1,0 +1,1 @@
+"""Who generates, behind one protocol."""

@@ -1,0 +1,45 @@
+"""The one door: everything that can answer a `GenerationRequest`, at message level.
+
+The chat and the HTTP server are two callers of it. Contract of `generate`: it yields `Started` first, before any
+prefill, and `Finished` last and once; or it raises one `PensieveError`. Closing the generator cancels the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+import msgspec
+
+from pensieve.generation import GenerationEvent, GenerationRequest
+from pensieve.models.spec import Capability
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a backend can take: the context really loaded, or, while nothing is loaded, the one planned."""
+
+    model: str
+    context_tokens: int
+    max_output_tokens: int
+    capabilities: tuple[Capability, ...] = ()
+    is_planned: bool = False
+
+
+class Backend(Protocol):
+    """Answers requests for one model."""
+
+    def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """Answer once. Raises `InvalidRequest`, `ContextOverflow`, `Overloaded` or `BackendFailure`."""
+        ...
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """Tokens of the prompt the request renders to, through the same path as `generate`."""
+        ...
+
+    async def limits(self) -> Limits:
+        """What this backend can take now."""
+        ...
+
+    async def aclose(self) -> None:
+        """End all work and give everything back; safe to call twice."""
+        ...

@@ -1,0 +1,59 @@
+"""Which backend answers: model name -> resident backend. One model is resident at a time for now.
+
+Any name a client sends is answered by the resident model, so that agents with built-in names just work.
+Knows no process, socket or engine: it is given a function that starts a backend for a spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+
+from pensieve.generation import GenerationEvent, GenerationRequest
+from pensieve.inference.backend import Backend, Limits
+from pensieve.models.spec import ModelSpec
+
+
+class Router:
+    """A `Backend` over the resident model; the backend is made on first use."""
+
+    def __init__(self, spec: ModelSpec, start: Callable[[ModelSpec], Backend]) -> None:
+        self._spec = spec
+        self._start = start
+        self._resident: Backend | None = None
+
+    @property
+    def specs(self) -> tuple[ModelSpec, ...]:
+        """The models this server answers with, the resident one first."""
+        return (self._spec,)
+
+    def resolve(self, name: str) -> ModelSpec:
+        """The model that answers requests for `name`."""
+        del name
+        return self._spec
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """See `Backend.generate`."""
+        async with aclosing(self._backend(request.model).generate(request)) as events:
+            async for event in events:
+                yield event
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """See `Backend.count_tokens`."""
+        return await self._backend(request.model).count_tokens(request)
+
+    async def limits(self, model: str = "") -> Limits:
+        """What the model that answers for `model` can take."""
+        return await self._backend(model).limits()
+
+    async def aclose(self) -> None:
+        """End the resident backend."""
+        resident, self._resident = self._resident, None
+        if resident is not None:
+            await resident.aclose()
+
+    def _backend(self, model: str) -> Backend:
+        spec = self.resolve(model)
+        if self._resident is None:
+            self._resident = self._start(spec)
+        return self._resident

@@ -1,0 +1,1 @@
+"""One resident model in one supervised child process."""

@@ -1,0 +1,30 @@
+"""What is known of one model: a frozen value, made from its file header or a catalog entry. Loads nothing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Format = Literal["gguf", "mlx", "script"]
+Origin = Literal["pull", "convert", "local"]
+Capability = Literal["thinking", "tools", "images"]
+
+
+class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is on this machine. Sizes are 0 and texts empty where the header does not say."""
+
+    name: str
+    location: str
+    """The file or folder; never sent to a client."""
+    format: Format = "gguf"
+    origin: Origin = "local"
+    architecture: str = ""
+    context_tokens: int = 0
+    """The context the model was trained for."""
+    quantization: str = ""
+    parameters: int = 0
+    weight_bytes: int = 0
+    cache_bytes_per_token: int = 0
+    """Bytes of key-value cache a token takes over all layers, at 2 bytes an element."""
+    capabilities: tuple[Capability, ...] = ()

@@ -1,0 +1,1 @@
+"""Other programs' JSON to our values and back; nothing else."""
