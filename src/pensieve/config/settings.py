@@ -1,6 +1,7 @@
 """What the user asked for, as frozen, typed sections. Knows nothing of files, environment or flags.
 
-Each field's bounds are in its annotation, so that one validator serves every source.
+Each field's bounds are in its annotation, so that one validator serves every source; a description there says in
+plain words what a pattern accepts.
 """
 
 from __future__ import annotations
@@ -12,31 +13,46 @@ import msgspec
 from msgspec import Meta
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
-Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0.0)]
+Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
+Name = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", description="a name or path, on one line")]
+Address = Annotated[str, Meta(pattern=r"^[!-~]+\Z", description="a host name or address, without spaces")]
+WebOrigin = Annotated[str, Meta(pattern=r"^[!-~]+\Z", description="an origin such as https://example.org")]
+Secret = Annotated[str, Meta(pattern=r"^[!-~]+\Z", description="visible ASCII characters, without spaces")]
+"""What an HTTP header can carry; empty is refused, so that an unset shell variable never turns the key off."""
+
+
+def mask(secret: str) -> str:
+    """Stars, and the last two characters of a secret long enough to spare them."""
+    return "****" + (secret[-2:] if len(secret) > 12 else "")
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where and for whom the server listens."""
 
-    host: str = "127.0.0.1"
+    host: Address = "127.0.0.1"
     port: Port = 7777
     """0 takes any free port."""
-    api_key: str | None = None
+    api_key: Secret | None = None
     """None: no key is asked for, which is allowed on loopback addresses only."""
-    allowed_origins: tuple[str, ...] = ()
+    allowed_origins: tuple[WebOrigin, ...] = ()
     """Web origins that may call from a browser, beside none."""
-    allowed_hosts: tuple[str, ...] = ()
+    allowed_hosts: tuple[Address, ...] = ()
     """Host header names that are answered, beside loopback names and the bound address."""
     max_body_bytes: Annotated[int, Meta(ge=1024, le=2**31)] = 16 * 2**20
     ping_seconds: Annotated[float, Meta(ge=0.05, le=60.0)] = 5.0
     """Longest silence of an open stream."""
 
+    def __repr__(self) -> str:
+        shown = msgspec.structs.asdict(self)
+        if self.api_key is not None:
+            shown["api_key"] = mask(self.api_key)
+        return f"ServerSettings({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
 
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which model answers, and with how much context."""
 
-    name: str = "smollm2-135m"
+    name: Name = "smollm2-135m"
     """A catalog name, the name of a model on disk, or a path of a GGUF file."""
     context_tokens: Annotated[int, Meta(ge=256, le=2**24)] | None = None
     """None: what the model was trained for, at most 32,768."""
@@ -50,7 +66,7 @@ class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):
     top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = None
     min_p: Annotated[float, Meta(ge=0.0, le=1.0)] | None = None
     repetition_penalty: Annotated[float, Meta(ge=0.01, le=10.0)] | None = None
-    max_tokens: Positive | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=2**24)] | None = None
     """For the chat and `ask`; clients of the server always say their own."""
     system: str = ""
     """For the chat and `ask`."""
