@@ -48,6 +48,8 @@ class DocumentPart(msgspec.Struct, frozen=True, tag="document"):
     data: bytes = b""
     url: str = ""
     title: str = ""
+    context: str = ""
+    """What its sender says about it."""
 
 
 class ToolCallPart(msgspec.Struct, frozen=True, tag="tool_call"):

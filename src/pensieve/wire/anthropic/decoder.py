@@ -1,0 +1,243 @@
+"""The frames of a Messages stream to events: one state machine per answer, without I/O.
+
+A frame out of order is `BackendFailure`; kinds of events that are not known are passed over, as the API asks.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from pensieve.errors import BackendFailure
+from pensieve.generation import (
+    Finished,
+    GenerationEvent,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ThinkingFinished,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    Usage,
+)
+from pensieve.messages import Json
+from pensieve.wire.anthropic.answers import UNSIGNED, UsageBody, decode_stop_reason, decode_usage
+from pensieve.wire.anthropic.errors import decode_error
+from pensieve.wire.sse import SseEvent
+
+
+class StartedMessage(msgspec.Struct, frozen=True):
+    """The message that begins."""
+
+    usage: UsageBody
+
+
+class MessageStart(msgspec.Struct, frozen=True, tag_field="type", tag="message_start"):
+    """The first frame."""
+
+    message: StartedMessage
+
+
+class TextStart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """A text block begins."""
+
+    text: str = ""
+
+
+class ThinkingStart(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
+    """A thinking block begins."""
+
+    thinking: str = ""
+
+
+class ToolUseStart(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
+    """A tool call begins; some servers put all of its input here."""
+
+    id: str
+    name: str
+    input: dict[str, Json] = {}
+
+
+class BlockStart(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_start"):
+    """A block begins."""
+
+    index: int
+    content_block: TextStart | ThinkingStart | ToolUseStart
+
+
+class TextMore(msgspec.Struct, frozen=True, tag_field="type", tag="text_delta"):
+    """More text."""
+
+    text: str
+
+
+class ThinkingMore(msgspec.Struct, frozen=True, tag_field="type", tag="thinking_delta"):
+    """More thinking."""
+
+    thinking: str
+
+
+class Signature(msgspec.Struct, frozen=True, tag_field="type", tag="signature_delta"):
+    """The signature of the thinking."""
+
+    signature: str
+
+
+class InputMore(msgspec.Struct, frozen=True, tag_field="type", tag="input_json_delta"):
+    """More of a tool call's input."""
+
+    partial_json: str
+
+
+class BlockDelta(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_delta"):
+    """More of the open block."""
+
+    index: int
+    delta: TextMore | ThinkingMore | Signature | InputMore
+
+
+class BlockStop(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_stop"):
+    """The open block ends."""
+
+    index: int
+
+
+class StopDelta(msgspec.Struct, frozen=True):
+    """Why the message ends."""
+
+    stop_reason: str
+    stop_sequence: str | None = None
+
+
+class MessageDelta(msgspec.Struct, frozen=True, tag_field="type", tag="message_delta"):
+    """The message's end, but for the last frame."""
+
+    delta: StopDelta
+    usage: UsageBody = UsageBody()
+
+
+class MessageStop(msgspec.Struct, frozen=True, tag_field="type", tag="message_stop"):
+    """The last frame."""
+
+
+Frame = MessageStart | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop
+_KNOWN = frozenset(
+    {
+        "message_start",
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+        "message_delta",
+        "message_stop",
+    }
+)
+_FRAMES = msgspec.json.Decoder(Frame)
+
+
+class EventDecoder:
+    """Turns the frames of one answer into events; `is_finished` is true once nothing is missing."""
+
+    def __init__(self) -> None:
+        self._started: Usage | None = None
+        self._block: TextStart | ThinkingStart | ToolUseStart | None = None
+        self._index = 0
+        self._signature = ""
+        self._finished: Finished | None = None
+        self.is_finished = False
+
+    def decode(self, event: SseEvent) -> list[GenerationEvent]:
+        """The events in this frame; an `error` frame is raised as the error it tells of."""
+        if event.event == "error":
+            raise decode_error(500, event.data.encode())
+        if event.event not in _KNOWN:
+            return []
+        try:
+            frame = _FRAMES.decode(event.data.encode())
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise BackendFailure(f"the server sent a broken {event.event} frame: {error}") from error
+        return self._take(frame)
+
+    def _take(self, frame: Frame) -> list[GenerationEvent]:
+        if self._started is None and not isinstance(frame, MessageStart):
+            raise _misplaced(frame)
+        match frame:
+            case MessageStart(message):
+                return self._start(frame, message)
+            case BlockStart():
+                return self._open(frame)
+            case BlockDelta():
+                return self._more(frame)
+            case BlockStop():
+                return self._close(frame)
+            case MessageDelta():
+                return self._end(frame)
+            case MessageStop():
+                return self._stop(frame)
+
+    def _start(self, frame: Frame, message: StartedMessage) -> list[GenerationEvent]:
+        if self._started is not None:
+            raise _misplaced(frame)
+        self._started = decode_usage(message.usage)
+        return [Started(self._started.prompt_tokens, self._started.cached_tokens)]
+
+    def _open(self, frame: BlockStart) -> list[GenerationEvent]:
+        if self._block is not None or self._finished is not None or frame.index != self._index:
+            raise _misplaced(frame)
+        self._block = frame.content_block
+        match frame.content_block:
+            case TextStart(text):
+                return [TextDelta(text)] if text else []
+            case ThinkingStart(text):
+                return [ThinkingDelta(text)] if text else []
+            case ToolUseStart(call_id, name, given):
+                arguments = [ToolCallDelta(call_id, msgspec.json.encode(given).decode())] if given else []
+                return [ToolCallStarted(call_id, name), *arguments]
+
+    def _more(self, frame: BlockDelta) -> list[GenerationEvent]:
+        if frame.index != self._index:
+            raise _misplaced(frame)
+        match self._block, frame.delta:
+            case TextStart(), TextMore(text):
+                return [TextDelta(text)] if text else []
+            case ThinkingStart(), ThinkingMore(text):
+                return [ThinkingDelta(text)] if text else []
+            case ThinkingStart(), Signature(signature):
+                self._signature = signature
+                return []
+            case ToolUseStart(call_id), InputMore(fragment):
+                return [ToolCallDelta(call_id, fragment)] if fragment else []
+        raise _misplaced(frame)
+
+    def _close(self, frame: BlockStop) -> list[GenerationEvent]:
+        if self._block is None or frame.index != self._index:
+            raise _misplaced(frame)
+        block, self._block = self._block, None
+        signature, self._signature = self._signature, ""
+        self._index += 1
+        match block:
+            case TextStart():
+                return []
+            case ThinkingStart():
+                return [ThinkingFinished("" if signature == UNSIGNED else signature)]
+            case ToolUseStart(call_id):
+                return [ToolCallFinished(call_id)]
+
+    def _end(self, frame: MessageDelta) -> list[GenerationEvent]:
+        if self._block is not None or self._finished is not None:
+            raise _misplaced(frame)
+        assert self._started is not None
+        told = decode_usage(frame.usage)
+        prompt = self._started if frame.usage.input_tokens is None else told
+        usage = Usage(prompt.prompt_tokens, prompt.cached_tokens, told.completion_tokens)
+        self._finished = Finished(decode_stop_reason(frame.delta.stop_reason), usage, frame.delta.stop_sequence)
+        return []
+
+    def _stop(self, frame: MessageStop) -> list[GenerationEvent]:
+        if self._finished is None or self.is_finished:
+            raise _misplaced(frame)
+        self.is_finished = True
+        return [self._finished]
+
+
+def _misplaced(frame: Frame) -> BackendFailure:
+    return BackendFailure(f"the server sent a {frame.__struct_config__.tag} frame out of order")
