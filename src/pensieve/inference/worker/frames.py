@@ -1,0 +1,137 @@
+"""What parent and worker say to each other: msgpack values behind a length, over a socket pair. No I/O here."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import msgspec
+
+from pensieve.config.settings import Settings
+from pensieve.errors import Facts
+from pensieve.generation import GenerationEvent, GenerationRequest
+from pensieve.inference.backend import Limits
+from pensieve.models.spec import ModelSpec
+
+MAX_FRAME_BYTES = 256 * 2**20
+"""A larger length means that the stream is out of step."""
+
+LOAD_STREAM = 0
+"""The stream of the answer to `Load`; requests count from 1."""
+
+_LENGTH = struct.Struct("<I")
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    """Parent: load this model. Answered by `Ready`, or by `Failed` for `LOAD_STREAM`."""
+
+    spec: ModelSpec
+    settings: Settings
+
+
+class Generate(msgspec.Struct, frozen=True, tag="generate"):
+    """Parent: answer this request on this stream, with `Events` until `Finished`, or `Failed`."""
+
+    stream: int
+    request: GenerationRequest
+
+
+class Count(msgspec.Struct, frozen=True, tag="count"):
+    """Parent: count the prompt's tokens. Answered by `Counted` or `Failed`."""
+
+    stream: int
+    request: GenerationRequest
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    """Parent: nobody listens to this stream any more."""
+
+    stream: int
+
+
+class Stop(msgspec.Struct, frozen=True, tag="stop"):
+    """Parent: end all work and exit."""
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """Worker: the model is loaded."""
+
+    limits: Limits
+    stream: int = LOAD_STREAM
+
+
+class Events(msgspec.Struct, frozen=True, tag="events"):
+    """Worker: the next events of a stream, all that were ready at once."""
+
+    stream: int
+    events: tuple[GenerationEvent, ...]
+
+
+class Counted(msgspec.Struct, frozen=True, tag="counted"):
+    """Worker: tokens of the prompt."""
+
+    stream: int
+    tokens: int
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Worker: the stream ended with this error; see `pensieve.errors.rebuild`."""
+
+    stream: int
+    code: str
+    facts: Facts
+
+
+ToWorker = Load | Generate | Count | Cancel | Stop
+FromWorker = Ready | Events | Counted | Failed
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(frame: ToWorker | FromWorker) -> bytes:
+    """The frame's bytes, length first."""
+    body = _encoder.encode(frame)
+    return _LENGTH.pack(len(body)) + body
+
+
+class _Splitter:
+    """Cuts a byte stream into frame bodies."""
+
+    def __init__(self) -> None:
+        self._pending = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        self._pending += data
+        while len(self._pending) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._pending)
+            assert length <= MAX_FRAME_BYTES, "worker frames are out of step"
+            end = _LENGTH.size + length
+            if len(self._pending) < end:
+                return
+            body = bytes(self._pending[_LENGTH.size : end])
+            del self._pending[:end]
+            yield body
+
+
+class ToWorkerDecoder:
+    """Bytes from the parent, in any pieces, to frames."""
+
+    def __init__(self) -> None:
+        self._splitter = _Splitter()
+        self._decoder = msgspec.msgpack.Decoder(ToWorker)
+
+    def feed(self, data: bytes) -> list[ToWorker]:
+        """The frames that are complete now."""
+        return [self._decoder.decode(body) for body in self._splitter.feed(data)]
+
+
+class FromWorkerDecoder:
+    """Bytes from the worker, in any pieces, to frames."""
+
+    def __init__(self) -> None:
+        self._splitter = _Splitter()
+        self._decoder = msgspec.msgpack.Decoder(FromWorker)
+
+    def feed(self, data: bytes) -> list[FromWorker]:
+        """The frames that are complete now."""
+        return [self._decoder.decode(body) for body in self._splitter.feed(data)]

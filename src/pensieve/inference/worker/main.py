@@ -1,0 +1,150 @@
+"""The worker process: hosts one backend and serves it to the parent over the inherited socket.
+
+Lives only as long as its parent: when the socket closes, for whatever reason, it exits at once. It is a composition
+root: the one place that knows which engine serves which model format.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from collections.abc import Coroutine
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+from pensieve.config.settings import Settings
+from pensieve.errors import BackendFailure, Overloaded, PensieveError
+from pensieve.generation import GenerationRequest
+from pensieve.inference.backend import Backend
+from pensieve.inference.worker import frames
+from pensieve.models.spec import ModelSpec
+
+
+def open_backend(spec: ModelSpec, settings: Settings) -> Backend:
+    """Load the model with the engine for its format. Blocks; raises `LoadFailed`."""
+    if spec.format == "script":
+        from pensieve.inference.scripted import ScriptedBackend, load_script  # noqa: PLC0415 - one engine a process
+
+        return ScriptedBackend(load_script(Path(spec.location)))
+    from pensieve.inference.llamacpp.backend import LlamaCppBackend  # noqa: PLC0415 - one engine a process
+
+    return LlamaCppBackend(spec, settings)
+
+
+class Worker(asyncio.Protocol):
+    """Frames in, frames out; one task per stream."""
+
+    def __init__(self) -> None:
+        self._decoder = frames.ToWorkerDecoder()
+        self._outbox: list[bytes] = []
+        self._tasks: dict[int, asyncio.Task[None]] = {}
+        self._backend: Backend | None = None
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ready."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The parent is gone, so nobody needs this process; engine threads must not keep it alive."""
+        del exc
+        os._exit(0)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the parent sent."""
+        for frame in self._decoder.feed(data):
+            self._take(frame)
+
+    def _take(self, frame: frames.ToWorker) -> None:
+        match frame:
+            case frames.Load(spec, settings):
+                self._start(frames.LOAD_STREAM, self._load(spec, settings))
+            case frames.Generate(stream, request):
+                self._start(stream, self._generate(stream, request))
+            case frames.Count(stream, request):
+                self._start(stream, self._count(stream, request))
+            case frames.Cancel(stream):
+                if task := self._tasks.get(stream):
+                    task.cancel()
+            case frames.Stop():
+                self._start(-1, self._stop())
+
+    def _start(self, stream: int, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._guard(stream, work))
+        self._tasks[stream] = task
+        task.add_done_callback(lambda _: self._tasks.pop(stream, None))
+
+    async def _guard(self, stream: int, work: Coroutine[Any, Any, None]) -> None:
+        """The engine loop's last line of defence: whatever goes wrong in one stream is that stream's error."""
+        try:
+            await work
+        except PensieveError as error:
+            self._send(frames.Failed(stream, error.code, error.facts()))
+        except Exception as error:  # noqa: BLE001 - one of the three named places; the trace goes to our log
+            sys.excepthook(type(error), error, error.__traceback__)
+            failure = BackendFailure(f"the engine failed on this request ({type(error).__name__})")
+            self._send(frames.Failed(stream, failure.code, failure.facts()))
+
+    async def _load(self, spec: ModelSpec, settings: Settings) -> None:
+        self._backend = await asyncio.to_thread(open_backend, spec, settings)
+        self._send(frames.Ready(await self._backend.limits()))
+
+    async def _generate(self, stream: int, request: GenerationRequest) -> None:
+        assert self._backend is not None
+        try:
+            async with asyncio.timeout(request.deadline_seconds):
+                async with aclosing(self._backend.generate(request)) as events:
+                    async for event in events:
+                        self._send(frames.Events(stream, (event,)))
+        except TimeoutError as error:
+            raise Overloaded(f"no answer within {request.deadline_seconds} s") from error
+
+    async def _count(self, stream: int, request: GenerationRequest) -> None:
+        assert self._backend is not None
+        self._send(frames.Counted(stream, await self._backend.count_tokens(request)))
+
+    async def _stop(self) -> None:
+        if self._backend is not None:
+            await self._backend.aclose()
+        os._exit(0)
+
+    def _send(self, frame: frames.FromWorker) -> None:
+        """Queue a frame; all frames of one turn of the loop go out in one write."""
+        if not self._outbox:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._outbox.append(frames.encode(frame))
+
+    def _flush(self) -> None:
+        assert self._transport is not None
+        self._transport.write(b"".join(self._outbox))
+        self._outbox.clear()
+
+
+def die_with_parent() -> None:
+    """Linux: be killed when the parent dies, also while loading holds the interpreter and the socket goes unread."""
+    if sys.platform == "linux":
+        set_parent_death_signal = 1
+        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+async def run(connection: socket.socket) -> None:
+    """Serve until the parent goes or says stop; both end the process."""
+    loop = asyncio.get_running_loop()
+    await loop.create_connection(Worker, sock=connection)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Entry point: the socket's file descriptor is the only argument."""
+    die_with_parent()
+    asyncio.run(run(socket.socket(fileno=int(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""One life of one worker process, seen from the parent: started, talked to by streams, ended. No restarts here."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import signal
+import socket
+import sys
+from collections import deque
+from collections.abc import AsyncGenerator
+
+from pensieve.config.settings import Settings
+from pensieve.errors import LoadFailed, WorkerCrashed, rebuild
+from pensieve.inference.backend import Limits
+from pensieve.inference.worker import frames
+from pensieve.models.spec import ModelSpec
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS = 5.0
+"""How long a worker gets to end in order before it is killed; it has nothing to save."""
+
+LAST_WORDS = 20
+"""Lines of a worker's standard error that are kept, to explain a crash in the log."""
+
+
+class _Link(asyncio.Protocol):
+    """Frames to and from the worker; each stream has a queue, `None` in it means the worker is gone."""
+
+    def __init__(self) -> None:
+        self._decoder = frames.FromWorkerDecoder()
+        self._transport: asyncio.WriteTransport | None = None
+        self.queues: dict[int, asyncio.Queue[frames.FromWorker | None]] = {}
+        self.is_lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for frame in self._decoder.feed(data):
+            if queue := self.queues.get(frame.stream):
+                queue.put_nowait(frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.is_lost = True
+        for queue in self.queues.values():
+            queue.put_nowait(None)
+
+    def send(self, frame: frames.ToWorker) -> None:
+        assert self._transport is not None
+        if not self.is_lost:
+            self._transport.write(frames.encode(frame))
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+
+class WorkerProcess:
+    """A running worker. Make one with `start`."""
+
+    def __init__(self, spec: ModelSpec, process: asyncio.subprocess.Process, link: _Link) -> None:
+        self.spec = spec
+        self.limits = Limits(spec.name, 0, 0, is_planned=True)
+        self._process = process
+        self._link = link
+        self._streams = itertools.count(frames.LOAD_STREAM + 1)
+        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._listening = asyncio.create_task(self._listen())
+
+    @classmethod
+    async def start(cls, spec: ModelSpec, settings: Settings) -> WorkerProcess:
+        """Start a process and load the model in it. Raises `LoadFailed`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-P", "-m", "pensieve.inference.worker.main", str(theirs.fileno())),
+                pass_fds=(theirs.fileno(),),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
+            )
+        _, link = await asyncio.get_running_loop().create_connection(_Link, sock=ours)
+        worker = cls(spec, process, link)
+        try:
+            worker.limits = await worker._load(settings)
+        except BaseException:
+            await worker.kill()
+            if worker.last_words:
+                log.warning("last words of the worker that did not load %s:\n%s", spec.name, worker.last_words)
+            raise
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can still take requests."""
+        return not self._link.is_lost and self._process.returncode is None
+
+    @property
+    def last_words(self) -> str:
+        """The end of what it wrote to standard error."""
+        return "\n".join(self._last_words)
+
+    def new_stream(self) -> int:
+        """A number no other stream of this worker has."""
+        return next(self._streams)
+
+    async def ask(self, stream: int, question: frames.ToWorker) -> AsyncGenerator[frames.FromWorker, None]:
+        """Send `question`, give the frames that answer it; whoever closes this early cancels the stream.
+
+        Raises the worker's error for the stream, or `WorkerCrashed`.
+        """
+        queue: asyncio.Queue[frames.FromWorker | None] = asyncio.Queue()
+        self._link.queues[stream] = queue
+        is_over = False
+        try:
+            self._link.send(question)
+            while not self._link.is_lost or not queue.empty():
+                frame = await queue.get()
+                if frame is None:
+                    break
+                if isinstance(frame, frames.Failed):
+                    is_over = True
+                    raise rebuild(frame.code, frame.facts)
+                yield frame
+            raise WorkerCrashed(model=self.spec.name, exit_status=await self._exit_status())
+        finally:
+            del self._link.queues[stream]
+            if not is_over:
+                # Harmless for a stream that has ended: the worker does not know it any more.
+                self._link.send(frames.Cancel(stream))
+
+    async def stop(self) -> None:
+        """End it in order, by force after `STOP_SECONDS`."""
+        self._link.send(frames.Stop())
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            pass
+        await self.kill()
+
+    async def kill(self) -> None:
+        """End it by force; safe to call on a dead one."""
+        if self._process.returncode is None:
+            self._process.kill()
+        await self._process.wait()
+        self._link.close()
+        await self._listening
+
+    async def _load(self, settings: Settings) -> Limits:
+        load = frames.Load(self.spec, settings)
+        try:
+            async with asyncio.timeout(settings.worker.load_timeout_seconds):
+                async for frame in self.ask(frames.LOAD_STREAM, load):
+                    assert isinstance(frame, frames.Ready)
+                    return frame.limits
+        except WorkerCrashed as error:
+            reason = f"its worker ended while loading ({error.exit_status})"
+            raise LoadFailed(reason, self.spec.name) from error
+        except TimeoutError as error:
+            reason = f"it took longer than worker.load_timeout_seconds ({settings.worker.load_timeout_seconds:g})"
+            raise LoadFailed(reason, self.spec.name) from error
+        raise AssertionError("a stream ends with a frame or an error")
+
+    async def _exit_status(self) -> str:
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                status = await self._process.wait()
+        except TimeoutError:
+            return "it closed its connection"
+        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
+
+    async def _listen(self) -> None:
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            self._last_words.append(line.decode(errors="replace").rstrip())

@@ -1,0 +1,122 @@
+"""A model's own chat template: Jinja in an immutable sandbox, bounded in time and size.
+
+A template comes with the weights, so it is hostile until proven otherwise. Knows no tokenizer and no backend.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from pensieve.errors import BackendFailure, InvalidRequest
+
+RENDER_SECONDS = 10.0
+"""Longest a template may run: a million-token conversation renders in well under one."""
+
+MAX_REPEAT = 1_000_000
+"""Largest result of a template's `*` on strings and lists; none has a use for more."""
+
+PLAIN = """\
+{%- for message in messages %}{{ message.role | capitalize }}: {{ message.content }}
+
+{% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
+"""For models without a template of their own: `User: ...`, blank line, `Assistant:`."""
+
+ChatMessage = Mapping[str, Any]
+
+
+class TemplateRefusal(Exception):
+    """The template itself refuses these messages (`raise_exception`)."""
+
+
+class _Generation(Extension):
+    """Accepts the `{% generation %}` markers that some training set-ups leave in; they change nothing here."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja declares it as a plain set
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+class _Sandbox(ImmutableSandboxedEnvironment):
+    """Jinja's immutable sandbox with a deadline on calls and a bound on repetition."""
+
+    intercepted_binops = frozenset({"*", "**"})
+    deadline = 0.0
+
+    def call(self, *args: Any, **kwargs: Any) -> Any:
+        if time.monotonic() > self.deadline:
+            raise jinja2.exceptions.SecurityError(f"the template ran for more than {RENDER_SECONDS:.0f} s")
+        return super().call(*args, **kwargs)
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        if operator == "**":
+            raise jinja2.exceptions.SecurityError("templates may not use **")
+        sized = left if isinstance(left, str | bytes | Sequence) else right
+        if isinstance(sized, str | bytes | Sequence):
+            times = right if sized is left else left
+            if len(sized) * int(times) > MAX_REPEAT:
+                raise jinja2.exceptions.SecurityError("the template repeats a text too often")
+        return super().call_binop(context, operator, left, right)
+
+
+def _raise_exception(message: str) -> None:
+    raise TemplateRefusal(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    """Today, not now: a time of day would change the prompt's first tokens with every request."""
+    midnight = datetime.now().astimezone().replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight.strftime(pattern)
+
+
+def _tojson(value: Any, indent: int | None = None) -> str:
+    return json.dumps(value, ensure_ascii=False, indent=indent)
+
+
+class ChatTemplate:
+    """Renders messages to the text a model was trained on."""
+
+    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+        """Compile `source`; an empty one means `PLAIN`. Raises `BackendFailure` if it is not a template."""
+        self.is_plain = not source
+        self._environment = _Sandbox(
+            trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], autoescape=False
+        )
+        self._environment.filters["tojson"] = _tojson
+        self._environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+        self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
+        try:
+            self._template = self._environment.from_string(source or PLAIN)
+        except (jinja2.TemplateError, RecursionError) as error:
+            raise BackendFailure(f"the model's chat template does not compile: {error}") from error
+
+    def render(self, messages: Sequence[ChatMessage], *, adds_generation_prompt: bool = True) -> str:
+        """The prompt. Raises `InvalidRequest` where the template cannot express the messages."""
+        try:
+            return self.try_render(messages, adds_generation_prompt=adds_generation_prompt)
+        except TemplateRefusal as error:
+            raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from error
+
+    def try_render(self, messages: Sequence[ChatMessage], *, adds_generation_prompt: bool = True) -> str:
+        """As `render`, but a refusal by the template itself passes as `TemplateRefusal`: for probing."""
+        self._environment.deadline = time.monotonic() + RENDER_SECONDS
+        try:
+            return self._template.render(
+                messages=messages,
+                add_generation_prompt=adds_generation_prompt,
+                enable_thinking=False,  # until thinking is parsed, models are asked not to think aloud
+                **self._tokens,
+            )
+        except (jinja2.TemplateError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
+            raise BackendFailure(f"the model's chat template failed: {error}") from error
