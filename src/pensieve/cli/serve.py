@@ -1,0 +1,73 @@
+"""`pensieve serve`: answer over HTTP, with a model in a worker process of its own, or from a script.
+
+Wires the server together; no engine is ever imported here.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+
+import click
+
+from pensieve import __version__
+from pensieve.cli.context import load_settings
+from pensieve.config.settings import Folders, LogSettings, Settings
+from pensieve.inference.router import Router
+from pensieve.inference.scripted import ScriptedBackend, load_script
+from pensieve.inference.worker.host import WorkerBackend
+from pensieve.models.registry import Registry
+from pensieve.server import run
+
+
+@click.command("serve")
+@click.option("--host", help="Address to listen on; one beside loopback needs a key. [127.0.0.1]")
+@click.option("--port", help="Port to listen on; 0 takes any free one. [7777]")
+@click.option("--model", help="Model that answers: a name, or the path of a GGUF file.")
+@click.option("--context-tokens", help="Context the model is loaded with.")
+@click.option(
+    "--api-key",
+    help="Key that clients must send. Other users of this machine can read a command line: prefer PENSIEVE_API_KEY.",
+)
+@click.option(
+    "--script",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Answer from a script (TOML or JSON) instead of a model.",
+)
+def serve(
+    host: str | None,
+    port: str | None,
+    model: str | None,
+    context_tokens: str | None,
+    api_key: str | None,
+    script: Path | None,
+) -> None:
+    """Answer the Anthropic Messages API over HTTP, for coding agents and other clients."""
+    flags = {
+        "server.host": host,
+        "server.port": port,
+        "server.api_key": api_key,
+        "model.name": model,
+        "model.context_tokens": context_tokens,
+    }
+    loaded = load_settings(flags)
+    _log_to_stderr(loaded.settings.log)
+    router = _scripted_router(script) if script is not None else _model_router(loaded.settings, loaded.folders)
+    run.serve(router, loaded.settings.server, loaded.folders, version=__version__, announce=click.echo)
+
+
+def _log_to_stderr(settings: LogSettings) -> None:
+    logging.basicConfig(stream=sys.stderr, level=settings.level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    # Our own line says when the server listens; of uvicorn's words only complaints matter.
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+def _scripted_router(path: Path) -> Router:
+    script = load_script(path)
+    return Router(script.spec, lambda _spec: ScriptedBackend(script))
+
+
+def _model_router(settings: Settings, folders: Folders) -> Router:
+    spec = Registry(folders.models).find(settings.model.name)
+    return Router(spec, lambda spec: WorkerBackend(spec, settings))

@@ -1,0 +1,57 @@
+"""The ASGI application: routes, and the guards around them in their order. Binds no socket."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from pensieve.config.settings import ServerSettings
+from pensieve.errors import MethodNotAllowed, NotFound
+from pensieve.inference.router import Router
+from pensieve.server.body import BodyLimit
+from pensieve.server.endpoints import CountTokens, Health, Hello, Messages, Models, OneModel
+from pensieve.server.guards import HostGuard, KeyGuard, OriginGuard
+from pensieve.server.ledger import Ledger
+from pensieve.server.middleware import ErrorResponses, RequestLog
+
+
+def create_app(router: Router, settings: ServerSettings, *, version: str) -> Starlette:
+    """The application over a router; its ledger is `app.state.ledger`."""
+    ledger = Ledger()
+    shared = (router, settings, ledger, version)
+    app = Starlette(
+        routes=[
+            Route("/v1/messages", Messages(*shared), methods=["POST"]),
+            Route("/v1/messages/count_tokens", CountTokens(*shared), methods=["POST"]),
+            Route("/v1/models", Models(*shared), methods=["GET"]),
+            Route("/v1/models/{id:path}", OneModel(*shared), methods=["GET"]),
+            Route("/health", Health(*shared), methods=["GET"]),
+            Route("/", Hello(*shared), methods=["GET"]),
+            Route("/api/hello", Hello(*shared), methods=["GET"]),
+        ],
+        middleware=[
+            Middleware(RequestLog, ledger),
+            Middleware(ErrorResponses),
+            Middleware(HostGuard, settings),
+            Middleware(OriginGuard, settings),
+            Middleware(KeyGuard, settings),
+            Middleware(BodyLimit, settings),
+        ],
+        exception_handlers={HTTPException: _raise_ours},
+    )
+    app.router.redirect_slashes = False
+    app.state.ledger = ledger
+    return app
+
+
+async def _raise_ours(request: Request, refused: Exception) -> Response:
+    """Say what Starlette's routing found in the words of our own errors."""
+    assert isinstance(refused, HTTPException)
+    if refused.status_code == MethodNotAllowed.status:
+        allowed = (refused.headers or {}).get("Allow", "")
+        raise MethodNotAllowed(request.method, allowed) from refused
+    raise NotFound(request.url.path[:200]) from refused

@@ -1,0 +1,158 @@
+"""The routes: each reads a request, asks the router, and answers. Translating is the wire's work."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+
+from starlette.requests import Request
+from starlette.types import Receive, Scope, Send
+
+from pensieve.config.settings import ServerSettings
+from pensieve.devices.memory import read_memory
+from pensieve.errors import ModelNotFound, PensieveError
+from pensieve.inference.router import Router
+from pensieve.messages import Json
+from pensieve.models.spec import ModelSpec
+from pensieve.server.envelope import send_json
+from pensieve.server.feed import Feed
+from pensieve.server.ledger import Ledger, record_of
+from pensieve.server.streaming import send_stream, send_whole
+from pensieve.wire.anthropic.models import encode_model, encode_models
+from pensieve.wire.anthropic.requests import DecodedRequest, decode_count_request, decode_request
+from pensieve.wire.anthropic.responses import EventEncoder
+
+LARGE_BODY_BYTES = 256 * 1024
+"""Decoding a body of this size takes about a millisecond; larger ones are decoded beside the event loop."""
+LIMITS_SECONDS = 1.0
+"""How long /health waits for a backend to say whether its model is loaded."""
+SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
+
+
+class Endpoint:
+    """What every route needs; each subclass is one ASGI application."""
+
+    def __init__(self, router: Router, settings: ServerSettings, ledger: Ledger, version: str) -> None:
+        self.router = router
+        self.settings = settings
+        self.ledger = ledger
+        self.version = version
+
+
+class Messages(Endpoint):
+    """`POST /v1/messages`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, streamed or whole; a client that leaves ends the work."""
+        record = record_of(scope)
+        request = Request(scope, receive)
+        session = next((value for name in SESSION_HEADERS if (value := request.headers.get(name))), "")
+        body = await request.body()
+        decoded = await _decoded(
+            body, lambda: decode_request(body, request_id=record.id, affinity_key=session), self.ledger
+        )
+        record.model = self.router.resolve(decoded.request.model).name
+        message_id = f"msg_{uuid.uuid4().hex[:24]}"
+        events = self.router.generate(decoded.request)
+        async with Feed(events, receive, record, self.ledger, self.settings.ping_seconds) as feed:
+            if decoded.is_stream:
+                await send_stream(feed, EventEncoder(message_id, record.model, request_id=record.id), record, send)
+            else:
+                await send_whole(feed, message_id, record, send)
+
+
+class CountTokens(Endpoint):
+    """`POST /v1/messages/count_tokens`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the tokens of the prompt that the request renders to."""
+        record = record_of(scope)
+        body = await Request(scope, receive).body()
+        decoded = await _decoded(body, lambda: decode_count_request(body, request_id=record.id), self.ledger)
+        record.model = self.router.resolve(decoded.request.model).name
+        await send_json(send, {"input_tokens": await self.router.count_tokens(decoded.request)})
+
+
+class Models(Endpoint):
+    """`GET /v1/models`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """List the models that answer; one page holds them all, so that paging parameters change nothing."""
+        del scope, receive
+        await send_json(send, encode_models([await _model(self.router, spec) for spec in self.router.specs]))
+
+
+class OneModel(Endpoint):
+    """`GET /v1/models/{id}`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Describe the model that answers for a name; agents ask for their built-in names too."""
+        del receive
+        name = scope["path_params"]["id"]
+        known = [spec.name for spec in self.router.specs]
+        if name not in known and not name.startswith("claude-"):
+            raise ModelNotFound(name[:200], nearest=known[0])
+        await send_json(send, await _model(self.router, self.router.resolve(name)))
+
+
+class Health(Endpoint):
+    """`GET /health`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say how the server is; open to all, so that nothing here names a path or a prompt."""
+        del scope, receive
+        memory = await asyncio.to_thread(read_memory)
+        is_stopping = self.ledger.is_stopping
+        content = {
+            "status": "stopping" if is_stopping else "healthy",
+            "memory": {
+                "status": memory.level,
+                "available_gb": memory.available_gb,
+                "accepting_requests": not is_stopping,
+            },
+            "version": self.version,
+            "model": await self._model(),
+            "uptime_seconds": int(time.monotonic() - self.ledger.started_seconds),
+            "requests": self.ledger.counts(),
+        }
+        await send_json(send, content)
+
+    async def _model(self) -> Json:
+        spec = self.router.specs[0]
+        try:
+            async with asyncio.timeout(LIMITS_SECONDS):
+                limits = await self.router.limits(spec.name)
+        except (PensieveError, TimeoutError):
+            return {"name": spec.name, "state": "unknown"}
+        state = "not_loaded" if limits.is_planned else "loaded"
+        return {"name": spec.name, "state": state, "context_tokens": limits.context_tokens}
+
+
+class Hello(Endpoint):
+    """`GET /` and `/api/hello`, which agents ask for to see whether anybody is there."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Name the product and where to go on."""
+        del scope, receive
+        content = {"name": "pensieve", "version": self.version, "api": "/v1/messages", "health": "/health"}
+        await send_json(send, content)
+
+
+async def _decoded(body: bytes, decode: Callable[[], DecodedRequest], ledger: Ledger) -> DecodedRequest:
+    decoded = decode() if len(body) < LARGE_BODY_BYTES else await asyncio.to_thread(decode)
+    ledger.note_unknown_fields(decoded.unknown_fields)
+    return decoded
+
+
+async def _model(router: Router, spec: ModelSpec) -> dict[str, Json]:
+    limits = await router.limits(spec.name)
+    return encode_model(
+        spec.name,
+        display_name=spec.name,
+        created_at_seconds=0,
+        context_tokens=limits.context_tokens,
+        max_output_tokens=limits.max_output_tokens,
+        capabilities=limits.capabilities,
+    )

@@ -1,0 +1,133 @@
+"""Who may ask: checks of the Host, Origin and key headers, before a byte of the body is read.
+
+Each guard raises an error of the tree and sends nothing itself, except for the answer to a browser's preflight.
+"""
+
+from __future__ import annotations
+
+import hmac
+from ipaddress import ip_address
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pensieve.config.settings import ServerSettings
+from pensieve.errors import Forbidden, Unauthorized
+from pensieve.server.ledger import record_of
+
+EXPOSED_HEADERS = b"request-id, retry-after, x-should-retry"
+PREFLIGHT_SECONDS = b"600"
+OPEN_PATHS = frozenset({"/health"})
+OPEN_PROBES = frozenset({"/", "/api/hello"})
+"""Agents look whether anybody is there with HEAD, before they send a key."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, spoken to from itself."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def host_name(host_header: str) -> str | None:
+    """The name or address in a Host header, without port, in lower case; None if it is none."""
+    text = host_header.strip().lower()
+    if text.startswith("["):
+        name, bracket, port = text[1:].partition("]")
+        is_whole = bool(bracket) and (not port or port.startswith(":"))
+        port = port.removeprefix(":")
+    else:
+        name, _, port = text.partition(":")
+        is_whole = True
+    if not is_whole or not name or (port and not port.isdigit()):
+        return None
+    return name.removesuffix(".")
+
+
+class HostGuard:
+    """Answers only to names that are ours: a web page that points its own name at this machine gets nothing."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self.app = app
+        self._names = {name.lower() for name in (settings.host, *settings.allowed_hosts)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and not self._is_ours(scope):
+            raise Forbidden("this server does not answer to that Host header: add the name to server.allowed_hosts")
+        await self.app(scope, receive, send)
+
+    def _is_ours(self, scope: Scope) -> bool:
+        given = Headers(scope=scope).getlist("host")
+        name = host_name(given[0]) if len(given) == 1 else None
+        bound = (scope.get("server") or ("",))[0]
+        return name is not None and (is_loopback(name) or name in self._names or name == bound)
+
+
+class OriginGuard:
+    """Refuses web pages of other origins, except those the user allowed, which get what CORS needs."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self.app = app
+        self._allowed = {origin.lower().rstrip("/") for origin in settings.allowed_origins}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        headers = Headers(scope=scope) if scope["type"] == "http" else Headers()
+        origin = headers.get("origin")
+        if origin is None or origin.lower() == f"{scope['scheme']}://{headers.get('host', '').lower()}":
+            await self.app(scope, receive, send)
+            return
+        if len(headers.getlist("origin")) > 1 or origin.lower() not in self._allowed:
+            raise Forbidden("web pages of that origin may not call this server: add it to server.allowed_origins")
+        record_of(scope).response_headers += [
+            (b"access-control-allow-origin", origin.encode("latin-1")),
+            (b"access-control-expose-headers", EXPOSED_HEADERS),
+            (b"vary", b"origin"),
+        ]
+        if scope["method"] == "OPTIONS" and "access-control-request-method" in headers:
+            await _answer_preflight(headers, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+async def _answer_preflight(headers: Headers, send: Send) -> None:
+    allowed = [
+        (b"access-control-allow-methods", b"GET, HEAD, POST"),
+        (b"access-control-allow-headers", headers.get("access-control-request-headers", "").encode("latin-1")),
+        (b"access-control-max-age", PREFLIGHT_SECONDS),
+    ]
+    if headers.get("access-control-request-private-network") == "true":
+        allowed.append((b"access-control-allow-private-network", b"true"))
+    await send({"type": "http.response.start", "status": 204, "headers": allowed})
+    await send({"type": "http.response.body"})
+
+
+class KeyGuard:
+    """Asks for the key, if there is one, as `x-api-key` or as a Bearer token."""
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+        self.app = app
+        self._key = None if settings.api_key is None else settings.api_key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and not (self._is_open(scope) or self._has_key(scope)):
+            raise Unauthorized
+        await self.app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        path = scope["path"]
+        return self._key is None or path in OPEN_PATHS or (scope["method"] == "HEAD" and path in OPEN_PROBES)
+
+    def _has_key(self, scope: Scope) -> bool:
+        assert self._key is not None
+        has_key = False
+        for name, value in scope["headers"]:
+            scheme, _, token = value.partition(b" ")
+            if name == b"x-api-key":
+                has_key |= hmac.compare_digest(value, self._key)
+            elif name == b"authorization" and scheme.lower() == b"bearer":
+                has_key |= hmac.compare_digest(token.strip(), self._key)
+        return has_key

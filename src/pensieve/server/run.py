@@ -1,0 +1,118 @@
+"""Runs the application on a real socket until a signal stops it: the run file, a graceful end, backends closed.
+
+The only file that knows uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+
+from pensieve.config.settings import Folders, ServerSettings
+from pensieve.errors import Overloaded
+from pensieve.inference.router import Router
+from pensieve.inference.server_client import RunningServer
+from pensieve.server.address import bind, url_of
+from pensieve.server.app import create_app
+from pensieve.server.ledger import Ledger, log
+from pensieve.server.run_file import RunFile
+
+GRACE_SECONDS = 3.0
+"""After a signal to stop, answers under way get this long before they end with an error."""
+CUT_OFF_SECONDS = 5
+"""After a signal to stop, what has not ended by itself is cancelled."""
+IDLE_CONNECTION_SECONDS = 75
+"""Longer than clients keep idle connections, so that the server never closes one that a client is about to use."""
+STOPPING = Overloaded("the server is stopping", retry_after_seconds=5.0)
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn with our way to start and to stop; a stop by signal is a success."""
+
+    def __init__(self, app: Starlette, on_listening: Callable[[], None]) -> None:
+        super().__init__(_config(app))
+        self._ledger: Ledger = app.state.ledger
+        self._on_listening = on_listening
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Stop on a signal, without raising it again at the end as uvicorn does."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections, then tell."""
+        await super().startup(sockets)
+        await asyncio.to_thread(self._on_listening)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept no more, and end what is under way in order."""
+        self._ledger.is_stopping = True
+        timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._ledger.end_all, STOPPING)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+
+def serve(
+    router: Router, settings: ServerSettings, folders: Folders, *, version: str, announce: Callable[[str], None]
+) -> None:
+    """Serve until SIGINT or SIGTERM; raises `AddressUnavailable` before anything is started."""
+    listener = bind(settings, folders)
+    url = url_of(listener)
+    name = router.specs[0].name
+    run_file = RunFile(folders.run_file, RunningServer(url, name, os.getpid(), settings.api_key))
+
+    def on_listening() -> None:
+        try:
+            run_file.write()
+        except OSError as error:
+            log.warning("other commands will not find this server: its run file cannot be written: %s", error.strerror)
+        announce(f"Pensieve answers at {url} with {name}. Ctrl-C stops it.")
+
+    server = Server(create_app(router, settings, version=version), on_listening)
+    try:
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, router, listener))
+    finally:
+        run_file.remove()
+
+
+async def _run(server: Server, router: Router, listener: socket.socket) -> None:
+    try:
+        await server.serve(sockets=[listener])
+    finally:
+        await router.aclose()
+
+
+def _config(app: Starlette) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=IDLE_CONNECTION_SECONDS,
+        timeout_graceful_shutdown=CUT_OFF_SECONDS,
+    )

@@ -1,0 +1,72 @@
+"""One answer to one client, as a stream of frames or whole. Decides when a stream opens, pings and ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from starlette.types import Send
+
+from pensieve.errors import PensieveError
+from pensieve.generation import Answer, Collector, GenerationEvent
+from pensieve.server.envelope import send_json
+from pensieve.server.feed import Feed
+from pensieve.server.ledger import RequestRecord
+from pensieve.wire.anthropic.responses import EventEncoder, encode_answer
+
+OPENING_SECONDS = 0.25
+"""A refusal comes within milliseconds and keeps its HTTP status; longer than this, a reader of the stream would start
+to wonder whether anybody is there, so that the stream opens and pings."""
+STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def send_stream(feed: Feed, encoder: EventEncoder, record: RequestRecord, send: Send) -> None:
+    """Send the answer as frames; an error after the stream has opened is its last frame."""
+    frames = _encode(encoder, await feed.take_first(OPENING_SECONDS))
+    if feed.is_disconnected:
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+    await _write(feed, send, frames or encoder.ping())
+    while not feed.is_over:
+        frames = _encode(encoder, await feed.take())
+        if not frames and feed.is_silent:
+            frames = encoder.ping()
+        if frames:
+            await _write(feed, send, frames)
+    await send({"type": "http.response.body", "body": _ending(feed.error, encoder, record)})
+
+
+async def send_whole(feed: Feed, message_id: str, record: RequestRecord, send: Send) -> None:
+    """Send the answer in one piece; raises the error it ended with."""
+    collector = Collector()
+    while not feed.is_over:
+        for event in await feed.take():
+            collector.add(event)
+        feed.written()
+    if feed.is_disconnected:
+        return
+    if feed.error is not None:
+        raise feed.error
+    finished = collector.finished
+    assert finished is not None, "a feed without error ends in Finished"
+    answer = Answer(collector.message, finished.reason, finished.usage, finished.stop_string)
+    await send_json(send, encode_answer(answer, message_id=message_id, model=record.model))
+
+
+def _encode(encoder: EventEncoder, events: Iterable[GenerationEvent]) -> bytes:
+    return b"".join([encoder.encode(event) for event in events])
+
+
+async def _write(feed: Feed, send: Send, frames: bytes) -> None:
+    await send({"type": "http.response.body", "body": frames, "more_body": True})
+    feed.written()
+
+
+def _ending(error: PensieveError | None, encoder: EventEncoder, record: RequestRecord) -> bytes:
+    if error is None:
+        return b""
+    record.error_code = error.code
+    return encoder.error(error)
