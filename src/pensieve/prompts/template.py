@@ -52,11 +52,12 @@ class _Sandbox(ImmutableSandboxedEnvironment):
     """Jinja's immutable sandbox with a deadline on calls and a bound on repetition."""
 
     intercepted_binops = frozenset({"*", "**"})
+    seconds = RENDER_SECONDS
     deadline = 0.0
 
     def call(self, *args: Any, **kwargs: Any) -> Any:
         if time.monotonic() > self.deadline:
-            raise jinja2.exceptions.SecurityError(f"the template ran for more than {RENDER_SECONDS:.0f} s")
+            raise jinja2.exceptions.SecurityError(f"it ran for more than {self.seconds:g} s")
         return super().call(*args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -87,12 +88,15 @@ def _tojson(value: Any, indent: int | None = None) -> str:
 class ChatTemplate:
     """Renders messages to the text a model was trained on."""
 
-    def __init__(self, source: str, *, bos_token: str = "", eos_token: str = "") -> None:
+    def __init__(
+        self, source: str, *, bos_token: str = "", eos_token: str = "", seconds: float = RENDER_SECONDS
+    ) -> None:
         """Compile `source`; an empty one means `PLAIN`. Raises `BackendFailure` if it is not a template."""
         self.is_plain = not source
         self._environment = _Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], autoescape=False
         )
+        self._environment.seconds = seconds
         self._environment.filters["tojson"] = _tojson
         self._environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
@@ -110,7 +114,7 @@ class ChatTemplate:
 
     def try_render(self, messages: Sequence[ChatMessage], *, adds_generation_prompt: bool = True) -> str:
         """As `render`, but a refusal by the template itself passes as `TemplateRefusal`: for probing."""
-        self._environment.deadline = time.monotonic() + RENDER_SECONDS
+        self._environment.deadline = time.monotonic() + self._environment.seconds
         try:
             return self._template.render(
                 messages=messages,
