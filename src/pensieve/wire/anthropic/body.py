@@ -69,6 +69,8 @@ def _parse(body: bytes) -> Json:
         return _decode_mended(body)
     except UnicodeDecodeError as error:
         raise InvalidRequest(f"the body is not UTF-8: {error.reason}") from error
+    except msgspec.ValidationError as error:
+        raise InvalidRequest("the body has a number that is out of range") from error
     except msgspec.DecodeError as error:
         problem = str(error).removeprefix("JSON is malformed: ")
         if "truncated" in problem:

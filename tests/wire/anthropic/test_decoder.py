@@ -1,0 +1,162 @@
+"""Frames become the events they came from, in any cut; a broken order is found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+
+from pensieve.errors import BackendFailure, Overloaded
+from pensieve.generation import (
+    Finished,
+    GenerationEvent,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    ThinkingFinished,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    Usage,
+)
+from pensieve.messages import Json
+from pensieve.wire.anthropic.responses import EventDecoder, EventEncoder
+from pensieve.wire.sse import SseDecoder, SseEvent, encode_event
+from streams import CUTS
+from wire.strategies import PROPERTY, event_runs
+
+MESSAGE = {"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}}
+TEXT = {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+MORE = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}
+THOUGHT = {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "a"}}
+CLOSE = {"type": "content_block_stop", "index": 0}
+END = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}
+STOP = {"type": "message_stop"}
+
+
+def encoded(events: list[GenerationEvent]) -> bytes:
+    """The stream of one answer."""
+    encoder = EventEncoder("msg_1", "m")
+    return b"".join(encoder.encode(event) for event in events)
+
+
+def decoded(chunks: list[bytes]) -> list[GenerationEvent]:
+    """The events of a stream that arrives in these chunks."""
+    frames, events = SseDecoder(), EventDecoder()
+    return [event for chunk in chunks for frame in frames.feed(chunk) for event in events.decode(frame)]
+
+
+def played(*frames: dict[str, Json]) -> list[GenerationEvent]:
+    """The events of these frames."""
+    return decoded([encode_event(frame["type"], frame) for frame in frames])
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_a_stream_is_understood_in_any_cut(cut: Callable[[bytes], list[bytes]]) -> None:
+    """Text, thinking and calls come back from pieces of any size."""
+    events: list[GenerationEvent] = [
+        Started(9, 4),
+        ThinkingDelta("où"),
+        ThinkingFinished("mark"),
+        TextDelta("là"),
+        ToolCallStarted("c", "look"),
+        ToolCallDelta("c", '{"a":1}'),
+        ToolCallFinished("c"),
+        Finished("stop_string", Usage(9, 4, 7), "END"),
+    ]
+    assert decoded(cut(encoded(events))) == events
+
+
+@PROPERTY
+@given(event_runs())
+def test_what_is_encoded_is_decoded_to_the_same_events(events: list[GenerationEvent]) -> None:
+    """The two directions are inverse for every run of events."""
+    assert decoded([encoded(events)]) == events
+
+
+def test_the_default_signature_is_no_signature() -> None:
+    """What stands in for a missing signature does not become one."""
+    events: list[GenerationEvent] = [Started(1, 0), ThinkingDelta("a"), ThinkingFinished()]
+    assert decoded([encoded(events)]) == events
+
+
+def test_pings_and_unknown_events_are_passed_over() -> None:
+    """The API may send kinds of events that are new."""
+    assert played({"type": "ping"}, {"type": "novelty"}, MESSAGE, {"type": "ping"}) == [Started(3, 0)]
+
+
+def test_a_tool_call_may_bring_its_input_at_once() -> None:
+    """Some servers send no fragments."""
+    block = {"type": "tool_use", "id": "c", "name": "look", "input": {"a": 1}}
+    start = {"type": "content_block_start", "index": 0, "content_block": block}
+    assert played(MESSAGE, start)[1:] == [ToolCallStarted("c", "look"), ToolCallDelta("c", '{"a":1}')]
+
+
+def test_a_stream_is_finished_only_after_its_last_frame() -> None:
+    """Without `message_stop` the answer may be cut off."""
+    decoder = EventDecoder()
+    for frame in (MESSAGE, TEXT, MORE, CLOSE, END):
+        [sse] = SseDecoder().feed(encode_event(str(frame["type"]), frame))
+        decoder.decode(sse)
+    assert not decoder.is_finished
+    assert decoder.decode(SseEvent("message_stop", '{"type":"message_stop"}')) == [Finished("stop", Usage(3, 0, 2))]
+    assert decoder.is_finished
+
+
+def test_an_error_frame_is_raised_as_the_error_it_was() -> None:
+    """The error keeps its kind and its facts over the wire."""
+    stream = EventEncoder("msg_1", "m").error(Overloaded("the queue is full", 7.0))
+    with pytest.raises(Overloaded) as raised:
+        decoded([stream])
+    assert raised.value.facts() == {"problem": "the queue is full", "retry_after_seconds": 7.0}
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        (TEXT,),
+        (STOP,),
+        (MESSAGE, MESSAGE),
+        (MESSAGE, MORE),
+        (MESSAGE, CLOSE),
+        (MESSAGE, TEXT, TEXT),
+        (MESSAGE, TEXT, THOUGHT),
+        (MESSAGE, TEXT, MORE | {"index": 1}),
+        (MESSAGE, TEXT | {"index": 1}),
+        (MESSAGE, TEXT, CLOSE | {"index": 1}),
+        (MESSAGE, TEXT, END),
+        (MESSAGE, TEXT, CLOSE, MORE),
+        (MESSAGE, STOP),
+        (MESSAGE, END, END),
+        (MESSAGE, END, TEXT),
+        (MESSAGE, END, STOP, STOP),
+    ],
+)
+def test_frames_out_of_order_are_a_failure(frames: tuple[dict[str, Json], ...]) -> None:
+    """The last frame is the one that cannot stand there."""
+    assert isinstance(played(*frames[:-1]), list)
+    with pytest.raises(BackendFailure, match=f"a {frames[-1]['type']} frame out of order"):
+        played(*frames)
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["", "{", "[]", '{"type":"message_start"}', '{"type":"message_start","message":{"usage":{"input_tokens":"3"}}}'],
+)
+def test_a_broken_frame_is_a_failure(data: str) -> None:
+    """A frame that is not as the API has it."""
+    with pytest.raises(BackendFailure, match="broken message_start frame"):
+        EventDecoder().decode(SseEvent("message_start", data))
+
+
+def test_a_block_that_no_event_can_say_is_a_failure() -> None:
+    """Nothing of an answer is dropped silently."""
+    with pytest.raises(BackendFailure, match="server_tool_use"):
+        played(MESSAGE, TEXT | {"content_block": {"type": "server_tool_use"}})
+
+
+def test_an_unknown_stop_reason_is_a_failure() -> None:
+    """A new way to stop may mean that the answer is not whole."""
+    with pytest.raises(BackendFailure, match="'tired'"):
+        played(MESSAGE, END | {"delta": {"stop_reason": "tired"}})
