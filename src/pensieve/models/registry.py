@@ -1,0 +1,138 @@
+"""Which models are on this machine: those `pull` and `convert` made, by name, and any GGUF file, by path.
+
+Finds and removes; `staging` puts in place what arrives. Knows no network and no engine.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from pensieve.errors import LoadFailed, ModelNotFound, UsageError
+from pensieve.models.catalog import CATALOG, Catalog, entry_named
+from pensieve.models.manifest import MANIFEST_NAME, Manifest, is_safe_name, read_manifest
+from pensieve.models.metadata import read_gguf
+from pensieve.models.spec import ModelSpec
+from pensieve.models.staging import locked
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A model's folder: its manifest, or what is wrong with it."""
+
+    name: str
+    manifest: Manifest | None
+    problem: str = ""
+
+
+class Registry:
+    """The models under one folder; names are matched without regard to capitals."""
+
+    def __init__(self, folder: Path, catalog: Catalog = CATALOG) -> None:
+        self.folder = folder
+        self.catalog = catalog
+
+    def find(self, name_or_path: str) -> ModelSpec:
+        """The model of that name, alias or path; raises `ModelNotFound`, or `LoadFailed` if it is damaged."""
+        if looks_like_path(name_or_path):
+            return self._at_path(name_or_path)
+        entry = self.entry(name_or_path)
+        if entry is None:
+            raise self._not_found(name_or_path)
+        if entry.manifest is None:
+            raise LoadFailed(entry.problem, model=entry.name)
+        return entry.manifest.spec
+
+    def all(self) -> tuple[ModelSpec, ...]:
+        """Every model that is whole, by name."""
+        return tuple(entry.manifest.spec for entry in self.entries() if entry.manifest is not None)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every model's folder, damaged ones too, by name."""
+        return tuple(_read_entry(self.folder / name) for name in self._names())
+
+    def entry(self, name: str) -> Entry | None:
+        """The folder of the model of that name or alias, if there is one."""
+        stored = self.stored_name(name)
+        return _read_entry(self.folder / stored) if stored in self._names() else None
+
+    def stored_name(self, name: str) -> str:
+        """The name a model is kept under: an alias stands for its catalog entry."""
+        known = entry_named(name, self.catalog)
+        return known.name if known is not None else name.lower()
+
+    def remove(self, name: str) -> int:
+        """Delete a model that `pull` or `convert` made; gives the bytes freed."""
+        if looks_like_path(name):
+            raise UsageError(f"{name} is a file of yours: Pensieve deletes only what it pulled or converted itself")
+        entry = self.entry(name)
+        if entry is None:
+            raise self._not_found(name)
+        with locked(self.folder, entry.name):
+            return _delete(self.folder / entry.name)
+
+    def _at_path(self, text: str) -> ModelSpec:
+        path = expanded(text)
+        if not exists(path):
+            raise ModelNotFound(text)
+        return read_gguf(path).spec(path.stem)
+
+    def _names(self) -> tuple[str, ...]:
+        return tuple(sorted(_names_in(self.folder)))
+
+    def _not_found(self, name: str) -> ModelNotFound:
+        if entry_named(name, self.catalog) is not None:
+            return ModelNotFound(name)
+        known = {*self._names(), *(word for entry in self.catalog for word in (entry.name, *entry.aliases))}
+        nearest = difflib.get_close_matches(name.lower(), sorted(known), n=1)
+        return ModelNotFound(name, nearest=nearest[0] if nearest else "")
+
+
+def looks_like_path(text: str) -> bool:
+    """Whether the text is meant as a path of a file rather than a model's name."""
+    return os.sep in text or text.startswith("~") or text.lower().endswith(".gguf")
+
+
+def expanded(text: str) -> Path:
+    """The path with `~` resolved; an unknown user's home stays as it was written."""
+    return Path(os.path.expanduser(text))  # noqa: PTH111 - Path.expanduser raises where this leaves the text alone
+
+
+def exists(path: Path) -> bool:
+    """Whether something is there; a path that cannot even be looked up (too long, no permission) is not there."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for such paths
+
+
+def _names_in(folder: Path) -> Iterator[str]:
+    try:
+        children = list(os.scandir(folder))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise UsageError(f"the models folder {folder} cannot be read: {error.strerror or error}") from error
+    for child in children:
+        if is_safe_name(child.name) and exists(Path(child.path, MANIFEST_NAME)):
+            yield child.name
+
+
+def _read_entry(folder: Path) -> Entry:
+    try:
+        return Entry(folder.name, read_manifest(folder))
+    except LoadFailed as damage:
+        return Entry(folder.name, None, damage.problem)
+
+
+def _delete(folder: Path) -> int:
+    if folder.is_symlink():
+        raise UsageError(f"{folder.name} is a link to a folder elsewhere: remove the link {folder} yourself")
+    try:
+        num_bytes = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)  # first, so that half a deletion leaves no model
+        shutil.rmtree(folder)
+    except OSError as error:
+        raise UsageError(f"{folder} could not be deleted: {error.strerror or error}") from error
+    return num_bytes
