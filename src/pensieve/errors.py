@@ -116,8 +116,12 @@ class ModelNotFound(NotFound):
     """No model of that name is known or on disk; `nearest` is a name that may have been meant."""
 
     nearest: str = ""
+    is_known: bool = False
+    """`pull` fetches it by this name."""
 
     def __str__(self) -> str:
+        if self.is_known:
+            return f"model: {self.what} is not here: `pensieve pull {self.what}` fetches it"
         hint = f"did you mean {self.nearest}? " if self.nearest else ""
         return f"model: {self.what} is not here: {hint}`pensieve models list` shows what is, `pensieve pull` fetches"
 

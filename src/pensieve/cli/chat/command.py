@@ -1,0 +1,73 @@
+"""`pensieve chat`: chooses who answers, offers to pull a model that is missing, and runs the chat."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from contextlib import AsyncExitStack
+
+import click
+
+from pensieve.cli.backend import Place, choose, open_backend
+from pensieve.cli.chat.loop import LoopThread
+from pensieve.cli.chat.render import Screen
+from pensieve.cli.chat.repl import Repl
+from pensieve.cli.chat.session import ChatSession
+from pensieve.cli.context import load_settings
+from pensieve.cli.recipe import Recipe
+from pensieve.config.settings import Settings
+from pensieve.inference.backend import Backend
+from pensieve.messages import say
+
+SETTINGS = {
+    "model": "model.name",
+    "system": "generation.system",
+    "temperature": "generation.temperature",
+    "max_tokens": "generation.max_tokens",
+}
+"""Which setting each flag stands for; what a flag may say is checked where settings are."""
+TERMINATED_STATUS = 143
+
+
+@click.command()
+@click.option("--model", help="A model's name, or the path of a GGUF file.")
+@click.option("--system", help="What the model is told before the conversation.")
+@click.option("--temperature", help="0 is always the likeliest word; higher is more varied.")
+@click.option("--max-tokens", help="Longest answer, in tokens.")
+def chat(**flags: str | None) -> None:
+    """Talk with a model, line by line.
+
+    In a pipe each line of standard input is a question.
+    """
+    loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
+    place = choose(loaded.settings, loaded.folders)
+    signal.signal(signal.SIGTERM, _leave)  # as an exception, it lets the terminal be put right
+    with LoopThread() as loop:
+        sys.exit(_talk(loop, place, loaded.settings))
+
+
+def _leave(number: int, frame: object) -> None:
+    del number, frame
+    sys.exit(TERMINATED_STATUS)
+
+
+def _talk(loop: LoopThread, place: Place, settings: Settings) -> int:
+    screen, stack = Screen(sys.stdout, sys.stderr), AsyncExitStack()
+    recipe = Recipe.of(settings.generation, place.model)
+    try:
+        backend = loop.run(stack.enter_async_context(open_backend(place, settings)))
+        if sys.stdin.isatty():
+            _greet(loop, screen, place, backend, recipe)
+        return Repl(ChatSession(backend, recipe), loop, screen).run()
+    finally:
+        loop.run(stack.aclose())
+
+
+def _greet(loop: LoopThread, screen: Screen, place: Place, backend: Backend, recipe: Recipe) -> None:
+    import readline  # noqa: F401, PLC0415 - gives input() its line editing
+
+    if place.server is None:
+        screen.note(f"Loading {place.model} ...")
+        # Any request that needs the model loads it, so that the first question does not wait.
+        loop.run(backend.count_tokens(recipe.request([say("user", "Hello")])))
+    screen.note(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")

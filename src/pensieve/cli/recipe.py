@@ -1,0 +1,47 @@
+"""How `ask` and the chat ask for an answer: the user's settings, as requests. Knows no terminal and no backend."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from pensieve.config.settings import GenerationSettings
+from pensieve.generation import GenerationRequest
+from pensieve.messages import Message, say
+from pensieve.sampling.params import SamplingParams, validate
+
+
+class Recipe(msgspec.Struct, frozen=True):
+    """What is the same for every request of one command."""
+
+    model: str
+    system: str = ""
+    sampling: SamplingParams = SamplingParams()
+    max_tokens: int | None = None
+
+    @classmethod
+    def of(cls, settings: GenerationSettings, model: str, seed: int | None = None) -> Recipe:
+        """The recipe the settings describe; a seed out of range is `InvalidRequest`."""
+        sampling = SamplingParams(
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            top_k=settings.top_k,
+            min_p=settings.min_p,
+            repetition_penalty=settings.repetition_penalty,
+            seed=seed,
+        )
+        return cls(model, settings.system, validate(sampling), settings.max_tokens)
+
+    def request(self, messages: Sequence[Message], affinity_key: str = "") -> GenerationRequest:
+        """A request for the next words of the assistant."""
+        system = (say("system", self.system),) if self.system else ()
+        return GenerationRequest(
+            id=f"req_{uuid.uuid4().hex}",
+            model=self.model,
+            messages=(*system, *messages),
+            sampling=self.sampling,
+            max_tokens=self.max_tokens,
+            affinity_key=affinity_key,
+        )

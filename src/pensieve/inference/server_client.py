@@ -1,0 +1,75 @@
+"""Finds the Pensieve server of this user that runs now: run file, process, health. Starts and stops nothing."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+
+from pensieve.config.settings import Folders
+
+HEALTH_SECONDS = 0.5
+MAX_RUN_FILE_BYTES = 64 * 1024
+
+
+class RunningServer(msgspec.Struct, frozen=True):
+    """A server that answers; `model` is the resident one."""
+
+    url: str
+    model: str
+    pid: Annotated[int, msgspec.Meta(ge=1)]
+    api_key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"RunningServer({self.url}, {self.model}, pid {self.pid})"  # the key stays out of logs
+
+
+class _Health(msgspec.Struct):
+    status: str
+
+
+def find_server(folders: Folders) -> RunningServer | None:
+    """The running server, or None; a run file that is stale, strange or not ours alone counts as none."""
+    content = _read_owned(folders.run_file)
+    if content is None:
+        return None
+    try:
+        server = msgspec.json.decode(content, type=RunningServer)
+    except (msgspec.DecodeError, msgspec.ValidationError):
+        return None
+    return server if _is_alive(server.pid) and _answers(server.url) else None
+
+
+def _read_owned(path: Path) -> bytes | None:
+    """The content of a plain file that only this user can read or write; None for anything else."""
+    try:
+        # Non-blocking, because opening a pipe somebody put there would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        is_ours = stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077
+        return file.read(MAX_RUN_FILE_BYTES) if is_ours else None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (OSError, OverflowError):  # gone, another user's since, or no process id at all
+        return False
+    return True
+
+
+def _answers(url: str) -> bool:
+    import httpx  # noqa: PLC0415 - slow to import, and most commands find no run file
+
+    try:
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=HEALTH_SECONDS) as client:
+            response = client.get(f"{url}/health")
+        return response.is_success and bool(msgspec.json.decode(response.content, type=_Health).status)
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError, msgspec.ValidationError):
+        return False
