@@ -50,11 +50,18 @@ def wants_traceback() -> bool:
 def install_hooks() -> None:
     """Make every exception nobody expected, in any thread, end in one line instead of a traceback."""
     sys.excepthook = _say_bug
-    threading.excepthook = lambda told: _say_bug(told.exc_type, told.exc_value, told.exc_traceback)
+    threading.excepthook = _say_bug_of_thread
+
+
+def _say_bug_of_thread(told: threading.ExceptHookArgs) -> None:
+    if not issubclass(told.exc_type, SystemExit):
+        _say_bug(told.exc_type, told.exc_value, told.exc_traceback)
 
 
 def _say_bug(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
     if wants_traceback():
         traceback.print_exception(kind, error, trace)
+    if issubclass(kind, KeyboardInterrupt):
+        return
     what = f"{kind.__name__}: {error}" if str(error or "") else kind.__name__
     say_problem(f"{what} (a bug in Pensieve: please report it; PENSIEVE_DEBUG=1 shows the traceback)")

@@ -8,11 +8,15 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pensieve.config.fields import FIELDS, PREFIX, nearest_variable
 from pensieve.config.folders import HOME_VARIABLE
 from pensieve.config.layers import Given, Layer, Origin
 from pensieve.config.validation import parse, validate
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
 
 DEBUG_VARIABLE = "PENSIEVE_DEBUG"
 NOT_SETTINGS = (HOME_VARIABLE, DEBUG_VARIABLE)
@@ -29,9 +33,9 @@ def environment_variables(environ: Mapping[str, str]) -> Variables:
 
 def dotenv_variables(file: Path) -> tuple[Variables, tuple[str, ...]]:
     """Our variables in a `.env` file, without interpolation, and a warning for each line that cannot be read."""
-    if not file.is_file():
-        return {}, ()
     try:
+        if not file.is_file():
+            return {}, ()
         text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         return {}, (f"{file.name} is left out, for it cannot be read: {error}",)
@@ -56,16 +60,21 @@ def _parsed(text: str) -> tuple[Variables, tuple[str, ...]]:
 
     variables, warnings = {}, []
     for binding in parse_stream(io.StringIO(text)):
-        lead = binding.original.string
-        line = binding.original.line + lead[: len(lead) - len(lead.lstrip())].count("\n")
+        line = _line(binding)
         if binding.error:
             warnings.append(f".env, line {line} is left out, for it is not NAME=value")
+        elif binding.key == DEBUG_VARIABLE:
+            warnings.append(f".env, line {line} is left out, for {DEBUG_VARIABLE} is read from the environment only")
         elif binding.key and binding.key.startswith(PREFIX):
-            if binding.value is None:
-                warnings.append(f"{binding.key} in .env, line {line} is left out, for it has no value")
-            else:
-                variables[binding.key] = (binding.value, Origin("dotenv", binding.key, line))
+            # A bare NAME is taken for NAME=, as a shell would.
+            variables[binding.key] = (binding.value or "", Origin("dotenv", binding.key, line))
     return variables, tuple(warnings)
+
+
+def _line(binding: Binding) -> int:
+    """The line of the binding itself: the parser counts the blank lines before it as part of it."""
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
 
 def _unknown(name: str, origin: Origin) -> str:

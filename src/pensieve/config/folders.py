@@ -13,6 +13,7 @@ from pensieve.config.settings import Folders
 from pensieve.errors import ConfigurationError
 
 HOME_VARIABLE = "PENSIEVE_HOME"
+_SOURCE = "the environment or .env"
 _OWNER_ONLY = 0o700
 
 
@@ -48,11 +49,10 @@ def prepare(folders: Folders) -> None:
 
 def _absolute(home: str) -> Path:
     try:
+        home.encode()
         return Path(home).expanduser().absolute()
-    except (OSError, RuntimeError, ValueError) as error:
-        raise ConfigurationError(
-            f"{home!r} is not accepted: the path of a folder", HOME_VARIABLE, "the environment"
-        ) from error
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:
+        raise ConfigurationError(f"{home!r} is not accepted: the path of a folder", HOME_VARIABLE, _SOURCE) from error
 
 
 def _close_to_others(folder: Path) -> None:

@@ -50,9 +50,11 @@ def accepted(field: Field) -> str:
 
 
 def display(field: Field, value: Json) -> str:
-    """The value for people's eyes: a secret is masked, None is `not set`."""
+    """The value for people's eyes: a secret is masked, nothing has a word."""
     if value is None:
         return "not set"
+    if value in ("", ()):
+        return "empty"
     if field.is_secret:
         return mask(str(value))
     return ", ".join(value) if isinstance(value, tuple) else str(value)

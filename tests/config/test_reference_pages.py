@@ -1,0 +1,52 @@
+"""`.env.example` and the page on configuration name every setting and tell the truth about it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pensieve.config.environment import NOT_SETTINGS
+from pensieve.config.fields import FIELDS, Field
+from pensieve.config.settings import Settings
+from pensieve.config.validation import accepted, display
+
+from .conftest import Sources
+
+REPOSITORY = Path(__file__).parents[2]
+EXAMPLE = (REPOSITORY / ".env.example").read_text()
+PAGE = (REPOSITORY / "docs" / "configuration.md").read_text()
+
+
+def test_the_example_sets_each_setting_once_and_to_its_default(sources: Sources) -> None:
+    """With every line switched on, each setting comes from `.env` and is what it was without it."""
+    switched_on = re.sub(r"^#(?=PENSIEVE_(?!DEBUG))", "", EXAMPLE, flags=re.MULTILINE)
+    sources.write_dotenv(switched_on)
+    loaded = sources.load()
+    assert loaded.settings == Settings()
+    assert {origin.layer for origin in loaded.origins.values()} == {"dotenv"}
+    assert loaded.warnings == ()
+    assert switched_on.count("\nPENSIEVE_") == len(FIELDS) + 1
+
+
+def test_the_example_names_every_variable_and_explains_it() -> None:
+    """Each line stands under a sentence, and no variable is left out."""
+    variables = {variable for field in FIELDS.values() for variable in field.variables}.union(NOT_SETTINGS)
+    assert set(re.findall(r"PENSIEVE_[A-Z_]+", EXAMPLE)) == variables
+    for line in re.findall(r"(.*)\n#PENSIEVE_", EXAMPLE):
+        assert re.fullmatch(r"# \S.+\.", line), line
+
+
+@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
+def test_the_page_tells_each_settings_names_default_and_range(field: Field) -> None:
+    """One row a setting, in the words of the program."""
+    names = ", ".join(f"`{variable}`" for variable in field.variables)
+    rest = f" | {names} | {display(field, field.default)} | {accepted(field)} |"
+    rows = [line for line in PAGE.splitlines() if line.startswith(f"| `{field.key}`<br>") and line.endswith(rest)]
+    assert len(rows) == 1, f"docs/configuration.md must have: | `{field.key}`<br>MEANING{rest}"
+
+
+def test_the_page_names_no_setting_that_is_gone() -> None:
+    """As many rows as settings."""
+    assert len(re.findall(r"^\| `", PAGE, flags=re.MULTILINE)) == len(FIELDS)
