@@ -157,6 +157,8 @@ def test_thinking_that_begins_again_is_another_block() -> None:
 def test_empty_deltas_open_no_block() -> None:
     """A token that is no text yet leaves no trace, and neither does thinking without a word."""
     assert said(TextDelta(""), ThinkingDelta(""), ThinkingFinished("mark")) == []
+    start, end = ToolCallStarted("c", "look"), ToolCallFinished("c")
+    assert said(start, ToolCallDelta("c", ""), end) == said(start, end)
 
 
 def test_half_a_character_does_not_break_the_stream() -> None:

@@ -22,7 +22,6 @@ _T = TypeVar("_T")
 _ERROR = re.compile(r"(?P<problem>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
 _INVALID = re.compile(r"Invalid (?:enum )?value (?P<value>.*)", re.DOTALL)
-_LONG_NUMBER = re.compile(rb"\d{19}")
 _PLAIN_NAME = re.compile(r"[\w-]{1,64}", re.ASCII)
 _ESCAPE = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
@@ -39,8 +38,7 @@ def parse_object(body: bytes) -> dict[str, Json]:
     if not isinstance(value, dict):
         raise InvalidRequest("the body must be a JSON object")
     _check_depth(value)
-    if _LONG_NUMBER.search(body):
-        _check_integers(value)
+    _check_integers(value)
     return value
 
 
@@ -108,7 +106,7 @@ def _too_deep() -> InvalidRequest:
 
 
 def _check_integers(value: Json) -> None:
-    # What MessagePack cannot carry cannot reach the worker.
+    # What MessagePack cannot carry cannot reach the worker. Trying is quicker than looking.
     try:
         msgspec.msgpack.encode(value)
     except OverflowError as error:
@@ -132,13 +130,13 @@ def _explain(message: str) -> InvalidRequest:
 
 def _unknown(raw: Json, checked: object, path: str) -> Iterator[str]:
     if isinstance(checked, msgspec.Struct) and isinstance(raw, dict):
-        known = {*checked.__struct_fields__, checked.__struct_config__.tag_field}
         for name, value in raw.items():
-            where = f"{path}.{_printable(name)}".removeprefix(".")
-            if name not in known:
-                yield where
-            elif name in checked.__struct_fields__:
-                yield from _unknown(value, getattr(checked, name), where)
+            if name == checked.__struct_config__.tag_field:
+                continue
+            if name not in checked.__struct_fields__:
+                yield f"{path}.{_printable(name)}".removeprefix(".")
+            elif isinstance(value, dict | list):
+                yield from _unknown(value, getattr(checked, name), f"{path}.{name}".removeprefix("."))
     elif isinstance(checked, tuple) and isinstance(raw, list):
         for item, checked_item in zip(raw, checked, strict=True):
             yield from _unknown(item, checked_item, path)
