@@ -146,3 +146,13 @@ def test_lock_covers_every_requirement() -> None:
         name = requirement.split(">")[0].split("[")[0]
         assert "--hash=sha256:" in requirements.locked(lock, name)
     assert "://" not in lock
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("starter_home")
+def test_starter_home_holds_the_starter_model() -> None:
+    """The home that tests are given looks to the program as if the model had been pulled there."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pensieve", "models", "list", "--json"], check=True, capture_output=True
+    )
+    assert b"smollm2-135m" in run.stdout
