@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncGenerator
 
 from pensieve.config.settings import Settings
-from pensieve.errors import LoadFailed, WorkerCrashed, rebuild
+from pensieve.errors import LoadFailed, PensieveError, WorkerCrashed, rebuild
 from pensieve.inference.backend import Limits
 from pensieve.inference.worker import frames
 from pensieve.models.spec import ModelSpec
@@ -168,6 +168,10 @@ class WorkerProcess:
         except WorkerCrashed as error:
             reason = f"its worker ended while loading ({error.exit_status})"
             raise LoadFailed(reason, self.spec.name) from error
+        except LoadFailed:
+            raise
+        except PensieveError as error:
+            raise LoadFailed(str(error), self.spec.name) from error
         except TimeoutError as error:
             reason = f"it took longer than worker.load_timeout_seconds ({settings.worker.load_timeout_seconds:g})"
             raise LoadFailed(reason, self.spec.name) from error

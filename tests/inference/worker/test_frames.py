@@ -1,0 +1,63 @@
+"""Frames between parent and worker: any cut of the byte stream gives the same frames."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pensieve.config.settings import Settings
+from pensieve.errors import ContextOverflow, rebuild
+from pensieve.generation import Finished, GenerationRequest, Started, TextDelta, ToolCallDelta, Usage
+from pensieve.inference.backend import Limits
+from pensieve.inference.worker import frames
+from pensieve.messages import ImagePart, Message, TextPart, ToolCallPart, ToolResultPart
+from pensieve.models.spec import ModelSpec
+
+TALK = (
+    Message("user", (TextPart("Hi\u2028"), ImagePart("image/png", b"\x00\xff"))),
+    Message("assistant", (ToolCallPart("t", "Read", {"a": [1, 2.5, None]}),)),
+    Message("user", (ToolResultPart("t", (TextPart("x"),)),)),
+)
+DOWN: list[frames.ToWorker] = [
+    frames.Load(ModelSpec(name="m", location="m.gguf"), Settings()),
+    frames.Generate(1, GenerationRequest(id="r", model="m", messages=TALK, stop=("x",))),
+    frames.Count(2, GenerationRequest(id="r", model="m", messages=TALK)),
+    frames.Cancel(1),
+    frames.Stop(),
+]
+UP: list[frames.FromWorker] = [
+    frames.Ready(Limits("m", 8192, 8192)),
+    frames.Events(1, (Started(3, 1), TextDelta("Hé"), ToolCallDelta("t", "{"), Finished("stop", Usage(3, 1, 2)))),
+    frames.Counted(2, 3),
+    frames.Failed(3, "ContextOverflow", ContextOverflow(prompt_tokens=5, limit_tokens=4).facts()),
+]
+
+
+@given(st.lists(st.integers(1, 400), max_size=20))
+def test_frames_survive_any_cut(steps: list[int]) -> None:
+    """Both directions, whole or in pieces."""
+    down, up = frames.ToWorkerDecoder(), frames.FromWorkerDecoder()
+    assert _feed(down.feed, b"".join(map(frames.encode, DOWN)), steps) == DOWN
+    assert _feed(up.feed, b"".join(map(frames.encode, UP)), steps) == UP
+
+
+def _feed(feed: object, data: bytes, steps: list[int]) -> list[object]:
+    taken: list[object] = []
+    for step in [*steps, len(data)]:
+        taken += feed(data[:step])  # type: ignore[operator]
+        data = data[step:]
+    return taken
+
+
+def test_an_error_is_the_same_on_the_other_side() -> None:
+    """Facts included, so that the wire can say them."""
+    (failed,) = frames.FromWorkerDecoder().feed(frames.encode(UP[3]))
+    assert isinstance(failed, frames.Failed)
+    assert str(rebuild(failed.code, failed.facts)) == "prompt is too long: 5 tokens > 4 maximum"
+
+
+def test_a_stream_out_of_step_is_noticed() -> None:
+    """A length nobody sends means that one side has lost count."""
+    with pytest.raises(AssertionError, match="out of step"):
+        frames.ToWorkerDecoder().feed(b"\xff\xff\xff\xff")
