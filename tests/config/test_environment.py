@@ -64,3 +64,11 @@ def test_an_empty_variable_unsets_what_a_weaker_source_gave(sources: Sources) ->
     loaded = sources.load(PENSIEVE_CONTEXT_TOKENS="")
     assert loaded.settings.model.context_tokens is None
     assert loaded.origins["model.context_tokens"].layer == "environment"
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(sources: Sources) -> None:
+    """Some editors begin a file with one, `.env` and settings file alike."""
+    sources.write_dotenv("\ufeffPENSIEVE_PORT=1002\n")
+    sources.write_file('\ufeff[log]\nlevel = "debug"\n')
+    settings = sources.load().settings
+    assert (settings.server.port, settings.log.level) == (1002, "debug")
