@@ -19,6 +19,7 @@ from pensieve.errors import BackendFailure, Overloaded, PensieveError, ServerUnr
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.messages import Json
+from pensieve.models.spec import Capability
 from pensieve.wire.anthropic.requests import encode_request
 from pensieve.wire.anthropic.responses import EventDecoder, decode_error
 from pensieve.wire.sse import SseDecoder
@@ -34,17 +35,27 @@ MAX_BODY_BYTES = 2**20
 Shape = TypeVar("Shape")
 
 
-class _Model(msgspec.Struct):
+class _Support(msgspec.Struct, frozen=True):
+    supported: bool = False
+
+
+class _Capabilities(msgspec.Struct, frozen=True):
+    thinking: _Support = _Support()
+    image_input: _Support = _Support()
+
+
+class _Model(msgspec.Struct, frozen=True):
     id: str
-    max_input_tokens: int = 0
-    max_tokens: int = 0
+    max_input_tokens: int | None = None
+    max_tokens: int | None = None
+    capabilities: _Capabilities | None = None
 
 
-class _ModelPage(msgspec.Struct):
+class _ModelPage(msgspec.Struct, frozen=True):
     data: list[_Model]
 
 
-class _Count(msgspec.Struct):
+class _Count(msgspec.Struct, frozen=True):
     input_tokens: int
 
 
@@ -91,7 +102,7 @@ class UpstreamBackend:
             if not page.data:
                 raise BackendFailure(f"the server at {self.url} has no model: start it with `pensieve serve --model`")
             model = page.data[0]
-        return Limits(model.id, model.max_input_tokens, model.max_tokens)
+        return _limits(model)
 
     async def aclose(self) -> None:
         """Close all connections; safe to call twice."""
@@ -154,6 +165,14 @@ class UpstreamBackend:
 
     def _broken(self, what: str) -> BackendFailure:
         return BackendFailure(f"{what} ({self.url}): send the request again, or look at the server's log")
+
+
+def _limits(model: _Model) -> Limits:
+    # The wire has no word for tools.
+    can = model.capabilities or _Capabilities()
+    told: dict[Capability, bool] = {"thinking": can.thinking.supported, "images": can.image_input.supported}
+    capabilities = tuple(name for name, is_there in told.items() if is_there)
+    return Limits(model.id, model.max_input_tokens or 0, model.max_tokens or 0, capabilities)
 
 
 async def _read(response: httpx.Response) -> bytes:

@@ -1,0 +1,174 @@
+"""A running server is found by its run file, and by nothing that merely looks like one."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from pensieve.config.settings import Folders
+from pensieve.inference.server_client import RunningServer, find_server
+
+KEY = "a-secret-key"
+
+
+class Health(BaseHTTPRequestHandler):
+    """Answers /health as our server does, and keeps what it was sent."""
+
+    def do_GET(self) -> None:
+        """Answer any path."""
+        self.server.seen.append((self.path, str(self.headers)))  # type: ignore[attr-defined]
+        status, content = self.server.reply  # type: ignore[attr-defined]
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+class Standing(ThreadingHTTPServer):
+    """A stand-in for a server of ours."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Health)
+        self.reply: tuple[int, bytes] = (200, b'{"status": "healthy"}')
+        self.seen: list[tuple[str, str]] = []
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def standing() -> Iterator[Standing]:
+    """A stand-in that answers."""
+    with Standing() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Empty folders."""
+    return Folders(tmp_path, tmp_path, tmp_path)
+
+
+def write(folders: Folders, content: bytes, mode: int = 0o600) -> None:
+    """Put a run file in place."""
+    folders.run_file.write_bytes(content)
+    folders.run_file.chmod(mode)
+
+
+def running(url: str, pid: int | None = None) -> RunningServer:
+    """A server at `url`, by default in this process."""
+    return RunningServer(url, "some-model", os.getpid() if pid is None else pid, KEY)
+
+
+def test_a_server_that_answers_is_found_with_its_key(folders: Folders, standing: Standing) -> None:
+    """All that the run file says comes back, and the health check does not give the key away."""
+    write(folders, msgspec.json.encode(running(standing.url)))
+    assert find_server(folders) == running(standing.url)
+    [(path, headers)] = standing.seen
+    assert path == "/health"
+    assert KEY not in headers
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_run_file_that_others_can_read_or_write_is_ignored(mode: int, folders: Folders, standing: Standing) -> None:
+    """Who could write it could send our questions anywhere."""
+    write(folders, msgspec.json.encode(running(standing.url)), mode)
+    assert find_server(folders) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_run_file_of_another_user_is_ignored(folders: Folders, standing: Standing) -> None:
+    """A private file of somebody else is not ours."""
+    write(folders, msgspec.json.encode(running(standing.url)))
+    os.chown(folders.run_file, 12345, 12345)
+    assert find_server(folders) is None
+
+
+def test_a_link_in_place_of_the_run_file_is_ignored(folders: Folders, standing: Standing, tmp_path: Path) -> None:
+    """A link could lead to a file that was not meant for this."""
+    target = tmp_path / "elsewhere"
+    target.write_bytes(msgspec.json.encode(running(standing.url)))
+    target.chmod(0o600)
+    folders.run_file.symlink_to(target)
+    assert find_server(folders) is None
+
+
+def test_a_pipe_in_place_of_the_run_file_does_not_hang(folders: Folders) -> None:
+    """Nobody writes into it."""
+    os.mkfifo(folders.run_file, 0o600)
+    assert find_server(folders) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"\xff", b'{"url": "http://x"}', b'{"url": "u", "model": "m", "pid": 0}', b"9" * 100_000],
+)
+def test_a_run_file_that_is_no_run_file_is_ignored(content: bytes, folders: Folders) -> None:
+    """Damage is no news for a person who only asked a question."""
+    write(folders, content)
+    assert find_server(folders) is None
+
+
+def test_without_a_run_file_there_is_no_server(folders: Folders) -> None:
+    """The common case."""
+    assert find_server(folders) is None
+
+
+def test_the_run_file_of_a_process_that_ended_is_ignored(folders: Folders, standing: Standing) -> None:
+    """Somebody else may have the port by now."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    write(folders, msgspec.json.encode(running(standing.url, ended.pid)))
+    assert find_server(folders) is None
+    assert standing.seen == []
+
+
+@pytest.mark.parametrize("pid", [2**31 - 1, 2**40, 2**70])
+def test_a_process_number_that_none_can_have_is_ignored(pid: int, folders: Folders, standing: Standing) -> None:
+    """Whatever its size."""
+    write(folders, b'{"url": "%b", "model": "m", "pid": %d}' % (standing.url.encode(), pid))
+    assert find_server(folders) is None
+
+
+@pytest.mark.parametrize(
+    "reply", [(500, b'{"status": "healthy"}'), (302, b""), (200, b"hello"), (200, b"{}"), (200, b"\xff")]
+)
+def test_what_does_not_answer_like_a_pensieve_is_ignored(
+    reply: tuple[int, bytes], folders: Folders, standing: Standing
+) -> None:
+    """Another program may have the port."""
+    standing.reply = reply
+    write(folders, msgspec.json.encode(running(standing.url)))
+    assert find_server(folders) is None
+
+
+def test_a_port_where_nobody_answers_in_time_is_ignored(folders: Folders) -> None:
+    """A listener that accepts and says nothing does not hold a question up."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{silent.getsockname()[1]}")))
+        assert find_server(folders) is None
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://127.0.0.1:99999", "http://\x00"])
+def test_an_address_that_is_none_is_ignored(url: str, folders: Folders) -> None:
+    """The file was damaged."""
+    write(folders, msgspec.json.encode(running(url)))
+    assert find_server(folders) is None
+
+
+def test_the_key_is_not_in_what_is_printed_of_a_server() -> None:
+    """A server may end up in a log."""
+    assert KEY not in repr(running("http://127.0.0.1:1"))
