@@ -65,8 +65,8 @@ def test_cut_tensor_data_says_what_was_promised(tmp_path: Path) -> None:
 
 
 def test_every_cut_is_refused(tmp_path: Path) -> None:
-    """No prefix of a whole file passes for a model."""
-    for size in range(len(WHOLE)):
+    """No prefix of a whole file passes for a model; every third one is tried."""
+    for size in range(0, len(WHOLE), 3):
         problem_of(tmp_path / "m.gguf", WHOLE[:size])
 
 

@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+import msgspec
+
 from pensieve.errors import DownloadFailed, LoadFailed, ModelNotFound, UsageError
 from pensieve.models.catalog import entry_named
 from pensieve.models.manifest import Manifest, WeightFile
@@ -93,7 +95,8 @@ def _read_arrived(source: Source, staging: Path, files: tuple[WeightFile, ...]) 
     except LoadFailed as broken:
         discard(staging)
         raise DownloadFailed(f"{source.text} arrived whole but is no model: {broken.problem}") from broken
-    return Manifest(source=source.text, files=files, spec=header.spec(source.name, origin="pull"))
+    spec = msgspec.structs.replace(header.spec(source.name, origin="pull"), location="")  # the folder may move
+    return Manifest(source=source.text, files=files, spec=spec)
 
 
 def _check_same(here: Manifest, source: Source) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 class Progress(Protocol):
     """Called now and then from the thread that fetches."""
 
-    def __call__(self, stage: str, done_bytes: int, total_bytes: int) -> None:
+    def __call__(self, stage: str, done_bytes: int, total_bytes: int, /) -> None:
         """`stage` is a word for people ("downloading"); `total_bytes` is 0 where it is not known."""
         ...
 

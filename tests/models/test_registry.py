@@ -1,0 +1,193 @@
+"""Finding and removing models on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gguf_files import write_gguf
+from pensieve.errors import LoadFailed, ModelNotFound, PensieveError, UsageError
+from pensieve.models.manifest import Manifest, WeightFile, is_safe_name, read_manifest, write_manifest
+from pensieve.models.metadata import read_gguf
+from pensieve.models.registry import Registry
+from pensieve.models.spec import ModelSpec
+from pensieve.models.staging import locked
+
+
+def add(registry: Registry, name: str) -> ModelSpec:
+    """Put a tiny model of that name into the registry, as `pull` leaves it."""
+    folder = registry.folder / name
+    folder.mkdir(parents=True)
+    weights = write_gguf(folder / "tiny.gguf")
+    file = WeightFile("tiny.gguf", weights.stat().st_size, "")
+    write_manifest(folder, Manifest(source="hf:o/r/tiny.gguf", files=(file,), spec=read_gguf(weights).spec(name)))
+    return registry.find(name)
+
+
+def test_an_empty_registry_has_no_models(registry: Registry) -> None:
+    """A folder that is not there yet is an empty one."""
+    assert registry.all() == ()
+    assert registry.entries() == ()
+
+
+def test_models_are_found_by_name_in_any_case(registry: Registry) -> None:
+    """The list is sorted, and capitals do not matter."""
+    tiny, other = add(registry, "tiny"), add(registry, "other")
+    assert registry.all() == (other, tiny)
+    assert registry.find("TINY") == tiny
+    assert Path(tiny.location) == registry.folder / "tiny" / "tiny.gguf"
+
+
+def test_an_alias_finds_the_catalog_model(registry: Registry) -> None:
+    """Every name of a catalog entry leads to the one folder."""
+    spec = add(registry, "smollm2-135m")
+    assert registry.find("starter") == registry.find("smollm2") == registry.find("SmolLM2-135M") == spec
+
+
+def test_a_moved_home_moves_the_locations(registry: Registry, tmp_path: Path) -> None:
+    """Locations follow the folder, not what the manifest said when it was written."""
+    add(registry, "tiny")
+    moved = registry.folder.rename(tmp_path / "elsewhere")
+    assert Registry(moved).find("tiny").location == str(moved / "tiny" / "tiny.gguf")
+
+
+def test_a_local_file_is_found_by_its_path(registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absolute, relative and home paths, and a bare file name, name the same file."""
+    weights = write_gguf(tmp_path / "My Model.gguf")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    found = [registry.find(text) for text in (str(weights), "./My Model.gguf", "~/My Model.gguf", "My Model.gguf")]
+    assert {(spec.name, spec.origin, spec.location) for spec in found} == {("My Model", "local", str(weights))}
+
+
+@pytest.mark.parametrize(
+    "text", ["./nothing.gguf", "~nobody-here/x.gguf", "/" + "a" * 5000, "x\0y.gguf", "../../etc", "owner/repo", "/"]
+)
+def test_paths_that_lead_nowhere_are_not_found(registry: Registry, text: str) -> None:
+    """Missing, unreadable and absurd paths end in an error of ours."""
+    with pytest.raises((ModelNotFound, LoadFailed)):
+        registry.find(text)
+
+
+@given(st.text(max_size=200))
+def test_any_text_finds_a_model_or_an_error_of_ours(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    """No name can break the lookup or leave the folder."""
+    with pytest.raises(PensieveError):
+        Registry(tmp_path_factory.getbasetemp() / "none").find(text)
+
+
+def test_an_unknown_name_says_what_may_have_been_meant(registry: Registry) -> None:
+    """The nearest known name is offered; a known one that is not here is not offered to itself."""
+    add(registry, "qwen-tiny")
+    with pytest.raises(ModelNotFound, match="did you mean qwen-tiny"):
+        registry.find("qwen-tinny")
+    with pytest.raises(ModelNotFound) as missing:
+        registry.find("starter")
+    assert missing.value.nearest == ""
+
+
+def test_a_folder_without_a_manifest_is_no_model(registry: Registry) -> None:
+    """What an interrupted write left is neither listed nor found nor removed."""
+    half = registry.folder / "half"
+    half.mkdir(parents=True)
+    (half / "model.json.part").write_text("{}")
+    write_gguf(half / "tiny.gguf")
+    assert registry.entries() == ()
+    with pytest.raises(ModelNotFound):
+        registry.remove("half")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda folder: (folder / "model.json").write_bytes(b"{"), "no valid JSON of ours"),
+        (lambda folder: (folder / "model.json").write_bytes(b"\xff\xfe"), "no valid JSON of ours"),
+        (lambda folder: (folder / "model.json").write_bytes(b"[]"), "no valid JSON of ours"),
+        (lambda folder: (folder / "tiny.gguf").unlink(), "tiny.gguf is missing"),
+        (lambda folder: (folder / "tiny.gguf").write_bytes(b"short"), "has 5 bytes"),
+        (lambda folder: ((folder / "model.json").unlink(), (folder / "model.json").mkdir()), "cannot be read"),
+    ],
+)
+def test_a_damaged_model_is_listed_as_damaged(registry: Registry, damage: Callable[[Path], object], words: str) -> None:
+    """The list shows it with its problem, the others stay usable, and it can be removed."""
+    add(registry, "tiny")
+    add(registry, "whole")
+    damage(registry.folder / "tiny")
+    assert [entry.manifest is None for entry in registry.entries()] == [True, False]
+    assert words in registry.entries()[0].problem
+    with pytest.raises(LoadFailed, match=words):
+        registry.find("tiny")
+    assert [spec.name for spec in registry.all()] == ["whole"]
+    registry.remove("tiny")
+    assert [entry.name for entry in registry.entries()] == ["whole"]
+
+
+@pytest.mark.parametrize("name", ["../outside.gguf", "/etc/passwd", ".hidden", "a/b.gguf", ""])
+def test_a_manifest_cannot_point_outside_its_folder(registry: Registry, name: str) -> None:
+    """File names are checked on reading, whoever wrote them."""
+    spec = add(registry, "tiny")
+    write_manifest(registry.folder / "tiny", Manifest(source="x", files=(WeightFile(name, 0, ""),), spec=spec))
+    with pytest.raises(LoadFailed, match="names no files of its own folder"):
+        read_manifest(registry.folder / "tiny")
+
+
+def test_removing_frees_the_bytes(registry: Registry) -> None:
+    """The model's folder goes, and the size of its files comes back."""
+    spec = add(registry, "tiny")
+    weights_bytes = Path(spec.location).stat().st_size
+    assert registry.remove("tiny") >= weights_bytes
+    assert not (registry.folder / "tiny").exists()
+    with pytest.raises(ModelNotFound):
+        registry.remove("tiny")
+
+
+@pytest.mark.parametrize("text", ["mine.gguf", "./mine.gguf", "../models", "~"])
+def test_a_file_of_the_users_is_never_removed(registry: Registry, tmp_path: Path, text: str) -> None:
+    """Whatever looks like a path is refused."""
+    weights = write_gguf(tmp_path / "mine.gguf")
+    with pytest.raises(UsageError, match="is a file of yours"):
+        registry.remove(text)
+    assert weights.exists()
+
+
+def test_a_linked_folder_is_not_removed(registry: Registry, tmp_path: Path) -> None:
+    """A link into someone's own folder is left alone, and so is what it leads to."""
+    add(registry, "tiny")
+    elsewhere = (registry.folder / "tiny").rename(tmp_path / "elsewhere")
+    (registry.folder / "tiny").symlink_to(elsewhere)
+    with pytest.raises(UsageError, match="is a link"):
+        registry.remove("tiny")
+    assert (elsewhere / "tiny.gguf").exists()
+
+
+def test_a_model_being_written_is_not_removed(registry: Registry) -> None:
+    """Removing waits its turn."""
+    add(registry, "tiny")
+    with locked(registry.folder, "tiny"), pytest.raises(UsageError, match="another process"):
+        registry.remove("tiny")
+    assert registry.find("tiny").name == "tiny"
+
+
+def test_foreign_things_in_the_folder_are_ignored(registry: Registry) -> None:
+    """Files, hidden folders and names that are not ours do not show up."""
+    add(registry, "tiny")
+    (registry.folder / "notes.txt").write_text("x")
+    for name in (".hidden", "with space", "a" * 129):
+        (registry.folder / name).mkdir()
+        (registry.folder / name / "model.json").write_text("{}")
+    assert [entry.name for entry in registry.entries()] == ["tiny"]
+
+
+@given(st.text(max_size=140))
+def test_safe_names_are_single_plain_steps(name: str) -> None:
+    """A safe name has no separator, no leading dot, and a bounded length."""
+    if is_safe_name(name):
+        assert 0 < len(name) <= 128
+        assert name == Path(name).name
+        assert not name.startswith(".")
+        assert name.isascii()
+        assert name.isprintable()
