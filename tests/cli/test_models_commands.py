@@ -1,0 +1,115 @@
+"""`pensieve models`, on real folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gguf_files import write_gguf
+from pensieve.cli.main import main
+from pensieve.models.manifest import Manifest, WeightFile, write_manifest
+from pensieve.models.metadata import read_gguf
+
+
+@pytest.fixture
+def models_folder(pensieve_home: Path) -> Path:
+    """A home that holds one pulled model, `tiny`."""
+    folder = pensieve_home / "data" / "models" / "tiny"
+    folder.mkdir(parents=True)
+    weights = write_gguf(folder / "tiny.gguf")
+    file = WeightFile("tiny.gguf", weights.stat().st_size, "")
+    spec = read_gguf(weights).spec("tiny", origin="pull")
+    write_manifest(folder, Manifest(source="hf:o/r/tiny.gguf", files=(file,), spec=spec))
+    return folder.parent
+
+
+def listed(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, object]]:
+    """What `models list --json` prints, by name."""
+    assert main(["models", "list", "--json"]) == 0
+    return {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+
+
+def test_the_list_shows_what_is_here_and_what_can_be(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A pulled model with its facts, then the catalog's, marked as not here."""
+    assert models_folder.is_dir()
+    assert main(["models", "list"]) == 0
+    head, tiny, starter = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "SIZE", "QUANTIZATION", "CONTEXT", "ORIGIN"]
+    assert tiny.split() == ["tiny", "1.2", "KiB", "Q4_1", "2,048", "pull"]
+    assert starter.split()[0] == "smollm2-135m"
+    assert starter.endswith("not here: pensieve pull smollm2-135m")
+
+
+def test_the_list_as_json(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Programs get exact numbers, states and places."""
+    rows = listed(capsys)
+    location = models_folder / "tiny" / "tiny.gguf"
+    assert rows["tiny"]["state"] == "ready"
+    assert rows["tiny"]["location"] == str(location)
+    assert rows["tiny"]["size_bytes"] == location.stat().st_size
+    assert (rows["smollm2-135m"]["state"], rows["smollm2-135m"]["location"]) == ("available", "")
+
+
+def test_a_damaged_model_does_not_break_the_list(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is shown with what is wrong with it, cleaned for the terminal."""
+    (models_folder / "tiny" / "model.json").write_text('{"\x1b[31m')
+    assert listed(capsys)["tiny"]["state"] == "damaged"
+    assert main(["models", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "damaged: its manifest is no valid JSON" in shown
+    assert "\x1b" not in shown
+
+
+def test_text_out_of_model_files_is_cleaned(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A header cannot send commands to the terminal."""
+    manifest = models_folder / "tiny" / "model.json"
+    manifest.write_text(manifest.read_text().replace('"Q4_1"', '"\\u001b[2JQ4\\u202e"'))
+    assert main(["models", "list"]) == 0
+    shown = capsys.readouterr().out
+    assert "[2JQ4" in shown
+    assert not {"\x1b", "\u202e"} & set(shown)
+
+
+def test_removing_with_yes(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--yes` deletes without a question and tells what it freed."""
+    assert main(["models", "rm", "tiny", "--yes"]) == 0
+    assert "tiny is deleted: " in capsys.readouterr().out
+    assert not (models_folder / "tiny").exists()
+
+
+def test_nobody_to_ask_means_no(models_folder: Path) -> None:
+    """Without a terminal and without `--yes` nothing is deleted."""
+    command = [sys.executable, "-m", "pensieve", "models", "rm", "tiny"]
+    ended = subprocess.run(command, input="y\n", capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 2
+    assert "say --yes" in ended.stderr
+    assert (models_folder / "tiny").exists()
+
+
+@pytest.mark.parametrize(("answer", "is_kept"), [(b"y\n", False), (b"n\n", True), (b"\n", True)])
+def test_the_question_is_asked_at_a_terminal(models_folder: Path, answer: bytes, is_kept: bool) -> None:
+    """Only a yes deletes."""
+    ours, theirs = pty.openpty()
+    os.write(ours, answer)
+    command = [sys.executable, "-m", "pensieve", "models", "rm", "tiny"]
+    ended = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=30, check=False)
+    os.close(ours)
+    os.close(theirs)
+    assert "Delete tiny (1.2 KiB)?" in ended.stderr
+    assert (models_folder / "tiny").exists() is is_kept
+
+
+@pytest.mark.parametrize(("name", "words"), [("tinny", "did you mean tiny?"), ("./tiny.gguf", "a file of yours")])
+def test_what_cannot_be_removed_is_said(
+    models_folder: Path, capsys: pytest.CaptureFixture[str], name: str, words: str
+) -> None:
+    """An unknown name and a path of one's own end in one line."""
+    assert main(["models", "rm", name, "--yes"]) != 0
+    assert words in capsys.readouterr().err
+    assert (models_folder / "tiny").exists()
