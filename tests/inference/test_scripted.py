@@ -109,6 +109,13 @@ async def test_a_failure_comes_where_the_script_puts_it() -> None:
     assert backend.counts == Counts(accepted=1, failed=1)
 
 
+async def test_a_failure_in_first_place_comes_before_the_start() -> None:
+    """A refusal: the answer never begins."""
+    backend = ScriptedBackend(Script(turns=(Turn(steps=(Fail("Overloaded", {"problem": "busy"}), Say("one"))),)))
+    with pytest.raises(Overloaded, match="busy"):
+        await anext(backend.generate(asking()))
+
+
 @pytest.mark.parametrize("turn", [Turn(delay_before_start_seconds=3600), Turn(steps=(Delay(3600),))])
 async def test_cancelling_counts_as_cancelled_in_the_queue_and_later(turn: Turn) -> None:
     """A reader that is cancelled while it waits ends the request at once."""

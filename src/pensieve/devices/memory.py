@@ -43,5 +43,5 @@ def read_memory(meminfo: Path = MEMINFO) -> MemoryReading:
     except OSError:
         return MemoryReading(None)
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    amount = fields.get("MemAvailable", "").split()
-    return MemoryReading(int(amount[0]) * 1024 if amount else None)
+    kibibytes = fields.get("MemAvailable", "").removesuffix("kB").strip()
+    return MemoryReading(int(kibibytes) * 1024 if kibibytes.isdigit() else None)

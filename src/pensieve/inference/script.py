@@ -104,6 +104,11 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Whether the turn answers by condition and not in line."""
         return bool(self.contains or self.pattern) or self.after_tool_result is not None
 
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the request is turned away before it starts: the first step is a failure."""
+        return bool(self.steps) and isinstance(self.steps[0], Fail)
+
     def is_met(self, words: str, *, has_tool_result: bool) -> bool:
         """Whether every condition of the turn holds."""
         return (

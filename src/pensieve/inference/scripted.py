@@ -187,6 +187,8 @@ class _Performance:
         if self._prompt_tokens > self._limit_tokens:
             raise ContextOverflow(prompt_tokens=self._prompt_tokens, limit_tokens=self._limit_tokens)
         yield self._turn.delay_before_start_seconds
+        if self._turn.is_refusal:
+            yield from self._play(self._turn.steps[0])
         yield Started(self._prompt_tokens, self._turn.cached_tokens)
         for step in self._turn.steps:
             yield from self._play(step)
