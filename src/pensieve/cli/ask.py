@@ -15,12 +15,14 @@ import msgspec
 from pensieve.cli.backend import Place, choose, open_backend
 from pensieve.cli.chat.render import Screen
 from pensieve.cli.context import load_settings
+from pensieve.cli.failures import INTERRUPTED_STATUS
 from pensieve.cli.recipe import Recipe
 from pensieve.cli.speed import Speed, Stopwatch
 from pensieve.config.settings import Settings
 from pensieve.errors import UsageError
 from pensieve.generation import Collector, Finished, GenerationRequest
 from pensieve.messages import Message, ThinkingPart, say
+from pensieve.sampling.params import RANGES
 
 MAX_INPUT_BYTES = 16 * 2**20
 PATIENCE_SECONDS = 2.0
@@ -52,11 +54,13 @@ class Manner(msgspec.Struct, frozen=True):
 @click.option("--temperature", help="0 is always the likeliest word; higher is more varied.")
 @click.option("--top-p", help="Choose among the likeliest words that together have this probability.")
 @click.option("--top-k", help="Choose among this many of the likeliest words; 0 is all.")
-@click.option("--seed", type=int, help="The same seed gives the same answer again.")
+@click.option(
+    "--seed", type=click.IntRange(0, int(RANGES["seed"].high)), help="The same seed gives the same answer again."
+)
 @click.option("--max-tokens", help="Longest answer, in tokens.")
 @click.option("--no-streaming", is_flag=True, help="Print the answer when it is complete.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object: answer, usage and speed.")
-def ask(words: tuple[str, ...], seed: int | None, no_streaming: bool, is_json: bool, **flags: str | None) -> None:
+def ask(words: tuple[str, ...], seed: int | None, no_streaming: bool, is_json: bool, **flags: str | None) -> int:
     """Ask one question; the answer comes as it is made.
 
     Standard input is read when it is piped, and follows the question; `-` alone stands for it.
@@ -66,7 +70,11 @@ def ask(words: tuple[str, ...], seed: int | None, no_streaming: bool, is_json: b
     place = choose(loaded.settings, loaded.folders)
     request = Recipe.of(loaded.settings.generation, place.model, seed).request([question])
     manner = Manner(is_streamed=not (no_streaming or is_json), is_json=is_json)
-    asyncio.run(_ask(request, manner, place, loaded.settings))
+    try:
+        asyncio.run(_ask(request, manner, place, loaded.settings))
+    except KeyboardInterrupt:
+        return INTERRUPTED_STATUS
+    return 0
 
 
 def read_question(words: Sequence[str]) -> str:

@@ -16,6 +16,8 @@ from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.context import load_settings
 from pensieve.cli.recipe import Recipe
 from pensieve.config.settings import Settings
+from pensieve.config.sources import LoadedSettings
+from pensieve.errors import ModelNotFound
 from pensieve.inference.backend import Backend
 from pensieve.messages import say
 
@@ -34,16 +36,33 @@ TERMINATED_STATUS = 143
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option("--temperature", help="0 is always the likeliest word; higher is more varied.")
 @click.option("--max-tokens", help="Longest answer, in tokens.")
-def chat(**flags: str | None) -> None:
+def chat(**flags: str | None) -> int:
     """Talk with a model, line by line.
 
     In a pipe each line of standard input is a question.
     """
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
-    place = choose(loaded.settings, loaded.folders)
+    place = _choose_or_pull(loaded)
     signal.signal(signal.SIGTERM, _leave)  # as an exception, it lets the terminal be put right
     with LoopThread() as loop:
-        sys.exit(_talk(loop, place, loaded.settings))
+        return _talk(loop, place, loaded.settings)
+
+
+def _choose_or_pull(loaded: LoadedSettings) -> Place:
+    try:
+        return choose(loaded.settings, loaded.folders)
+    except ModelNotFound as missing:
+        is_offered = missing.is_known and sys.stdin.isatty()
+        if not is_offered or not click.confirm(f"{missing.what} is not here yet. Fetch it now?", err=True):
+            raise
+        _pull(missing.what)
+        return choose(loaded.settings, loaded.folders)
+
+
+def _pull(model: str) -> None:
+    from pensieve.cli.pull import pull  # noqa: PLC0415 - brings an HTTP client, and is needed once
+
+    pull.main([model], prog_name="pensieve pull", standalone_mode=False)
 
 
 def _leave(number: int, frame: object) -> None:

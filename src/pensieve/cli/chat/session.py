@@ -43,6 +43,7 @@ class ChatSession:
         self._backend = backend
         self._recipe = recipe
         self._key = uuid.uuid4().hex
+        self._is_full = False
         self.turns: tuple[Turn, ...] = ()
         self.unanswered = ""
         """The last question, while there is no answer to it that was kept."""
@@ -64,12 +65,14 @@ class ChatSession:
 
     def clear(self) -> None:
         """Forget everything that was said."""
+        self._is_full = False
         self.turns = ()
         self.unanswered = ""
         self._key = uuid.uuid4().hex
 
     async def _events(self, question: Message) -> AsyncGenerator[GenerationEvent | Forgot, None]:
-        turns = self.turns
+        # An answer that ended because the context was full: the next one would be cut off at once.
+        turns = self.turns[num_to_forget(self.turns, question, 1.0) :] if self._is_full else self.turns
         while True:
             request = self._recipe.request(_messages(turns, question), self._key)
             try:
@@ -82,14 +85,16 @@ class ChatSession:
             except ContextOverflow as overflow:
                 if not turns:
                     raise
-                turns = turns[num_to_forget(turns, question, overflow) :]
+                fullness = overflow.prompt_tokens / max(1, overflow.limit_tokens)
+                turns = turns[num_to_forget(turns, question, fullness) :]
             else:
                 return
 
     def _keep(self, question: Message, collector: Collector) -> None:
-        answer = collector.message
+        answer, finished = collector.message, collector.finished
+        self._is_full = finished is not None and finished.reason == "context_full"
         if answer.text:
-            self.turns += (Turn(question, answer, collector.finished is None),)
+            self.turns += (Turn(question, answer, finished is None),)
             self.unanswered = ""
 
 
@@ -98,11 +103,14 @@ def _messages(turns: Sequence[Turn], question: Message) -> tuple[Message, ...]:
     return (*said, question)
 
 
-def num_to_forget(turns: Sequence[Turn], question: Message, overflow: ContextOverflow) -> int:
-    """How many of the oldest turns must leave, guessed from their share of the text; at least one."""
+def num_to_forget(turns: Sequence[Turn], question: Message, fullness: float) -> int:
+    """How many of the oldest turns must leave when the prompt fills the context `fullness` times; at least one.
+
+    Tokens are guessed from each turn's share of the text, so asking again may be needed.
+    """
     sizes = [len(turn.question.text) + len(turn.answer.text) for turn in turns]
     num_characters = sum(sizes) + len(question.text)
-    allowed = num_characters * FILL_AFTER_FORGETTING * overflow.limit_tokens / max(1, overflow.prompt_tokens)
+    allowed = num_characters * FILL_AFTER_FORGETTING / fullness
     for num_forgotten, size in enumerate(sizes):
         if num_forgotten and num_characters <= allowed:
             return num_forgotten

@@ -1,0 +1,136 @@
+"""One scripted server for all tests of the commands, found by its run file as any server is."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = (sys.executable, "-m", "pensieve")
+
+
+def answering(contains: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A turn of the script for questions with these words."""
+    return {"contains": contains, "steps": steps, **more}
+
+
+def saying(text: str) -> dict[str, Any]:
+    """A step of text."""
+    return {"type": "text", "text": text}
+
+
+SCRIPT = {
+    "context_tokens": 60,
+    "turns": [
+        answering("capital", saying("The capital of France is Paris.")),
+        answering("one line\n\nfirst piped\nlast piped", saying("Both arrived.")),
+        answering("only piped", saying("The pipe arrived.")),
+        answering("think", {"type": "thinking", "text": "Let me see."}, saying("Thought.")),
+        answering("escape", saying("\x1b[31mred \x9b2J \x1b]0;title\x07 bell\x07 \u202ebidi \r\nend")),
+        answering("slow", saying("early"), {"type": "delay", "seconds": 3600}, saying("late")),
+        answering("silent", {"type": "delay", "seconds": 3600}),
+        answering(
+            "break", saying("half"), {"type": "fail", "error": "BackendFailure", "facts": {"problem": "it broke"}}
+        ),
+        answering("nothing"),
+        answering("many words", saying("word " * 20)),
+        answering("long", saying("a " * 50), chunk_delay_seconds=0.05),
+        answering("second", saying("It went on.")),
+    ],
+}
+
+
+@pytest.fixture(scope="session")
+def server_run_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
+    """The content of the run file of a scripted server."""
+    home = tmp_path_factory.mktemp("server")
+    script = home / "script.json"
+    script.write_text(json.dumps(SCRIPT))
+    environ = os.environ | {"PENSIEVE_HOME": str(home)}
+    command = [*COMMAND, "serve", "--script", str(script), "--port", "0"]
+    with subprocess.Popen(command, env=environ, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline(), "the server did not start"
+        yield (home / "state" / "server.json").read_bytes()
+        server.terminate()
+
+
+@pytest.fixture
+def served_home(pensieve_home: Path, server_run_file: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which the scripted server runs and is the model of choice."""
+    state = pensieve_home / "state"
+    state.mkdir(mode=0o700)
+    run_file = state / "server.json"
+    run_file.touch(mode=0o600)
+    run_file.write_bytes(server_run_file)
+    monkeypatch.setenv("PENSIEVE_MODEL", "scripted")
+    return pensieve_home
+
+
+class Terminal:
+    """A command on a terminal of its own, and what was drawn there."""
+
+    def __init__(self, *words: str) -> None:
+        # Our end of theirs stays open, so that what was drawn last can be read after the command's end.
+        self._screen, self._theirs = pty.openpty()
+        # The shell leads a new session, so the first terminal it opens becomes the one that Ctrl-C comes from.
+        onto = 'exec "$@" <"$0" >"$0" 2>"$0"'
+        command = ["sh", "-c", onto, os.ttyname(self._theirs), *COMMAND, *words]
+        self.process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"TERM": "xterm"})
+        self.drawn = ""
+        self._seen = 0
+
+    def type(self, keys: str) -> None:
+        """Press keys; a line ends with a carriage return."""
+        os.write(self._screen, keys.encode())
+
+    def expect(self, text: str) -> str:
+        """Wait until the text is drawn after what was expected before; gives what was drawn up to its end."""
+        while text not in self.drawn[self._seen :]:
+            assert self._take(patience_seconds=30.0), self.drawn
+        end = self.drawn.index(text, self._seen) + len(text)
+        fresh, self._seen = self.drawn[self._seen : end], end
+        return fresh
+
+    def end(self) -> int:
+        """Wait for the command to end; gives its exit status."""
+        status = self.process.wait(timeout=30)
+        while self._take(patience_seconds=0.0):
+            pass
+        return status
+
+    def close(self) -> None:
+        """End the command in any case."""
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._theirs)
+        os.close(self._screen)
+
+    def _take(self, patience_seconds: float) -> bool:
+        if not select.select([self._screen], [], [], patience_seconds)[0]:
+            return False
+        self.drawn += os.read(self._screen, 65536).decode(errors="replace")
+        return True
+
+
+@pytest.fixture
+def terminal() -> Iterator[Callable[..., Terminal]]:
+    """Starts commands on terminals, and ends those that still run."""
+    opened: list[Terminal] = []
+
+    def start(*words: str) -> Terminal:
+        opened.append(Terminal(*words))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
