@@ -132,12 +132,18 @@ async def test_the_same_seed_gives_the_same_answer(backend: WorkerBackend) -> No
     assert texts[0] == texts[1] != texts[2]
 
 
-async def test_more_requests_than_slots_and_pool_all_answer(backend: WorkerBackend) -> None:
-    """Eight long answers on three slots and a pool for little more than one: some step back, none is lost."""
-    questions = [f"Write a long story about the number {number}." for number in range(8)]
-    together = await asyncio.gather(*(answer(backend, question, max_tokens=200) for question in questions))
-    assert all(reply.usage.completion_tokens == 200 or reply.reason == "stop" for reply in together)
-    assert sum(reply.usage.completion_tokens for reply in together) > CONTEXT + 100
+async def test_answers_that_outgrow_the_pool_step_back_and_none_is_lost(backend: WorkerBackend) -> None:
+    """Two long answers begin together and cannot end together: each is whole all the same."""
+    questions = [f"Write a very long story about the number {number}." for number in (1, 2, 3)]
+    replies = await asyncio.gather(*(answer(backend, question, max_tokens=420) for question in questions))
+    assert all(reply.usage.completion_tokens == 420 or reply.reason == "stop" for reply in replies)
+    assert sum(reply.usage.completion_tokens for reply in replies[:2]) > CONTEXT + 100
+
+
+async def test_eight_requests_at_once_all_answer(backend: WorkerBackend) -> None:
+    """On three slots: what does not fit waits."""
+    replies = await asyncio.gather(*(answer(backend, f"Count to {number}.", max_tokens=12) for number in range(8)))
+    assert all(reply.usage.completion_tokens for reply in replies)
 
 
 async def test_a_full_queue_refuses(backend: WorkerBackend) -> None:
