@@ -59,8 +59,9 @@ def serve(
 
 def _log_to_stderr(settings: LogSettings) -> None:
     logging.basicConfig(stream=sys.stderr, level=settings.level.upper(), format="%(asctime)s %(levelname)s %(message)s")
-    # Our own line says when the server listens; of uvicorn's words only complaints matter.
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    # Our own lines say what happens; of the libraries' words only complaints matter.
+    for library in ("uvicorn", "httpx", "asyncio"):
+        logging.getLogger(library).setLevel(logging.WARNING)
 
 
 def _scripted_router(path: Path) -> Router:

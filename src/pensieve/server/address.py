@@ -18,7 +18,7 @@ BACKLOG = 256
 def bind(settings: ServerSettings, folders: Folders) -> socket.socket:
     """A listening socket; raises `AddressUnavailable`, which names the Pensieve that has the port if one does."""
     family, address = _resolve(settings)
-    if settings.api_key is None and not is_loopback(address[0]):
+    if not settings.api_key and not is_loopback(address[0]):
         raise AddressUnavailable(
             f"{settings.host} can be reached from other machines, and without a key anybody there could use the model:"
             " set PENSIEVE_API_KEY, or listen on 127.0.0.1"

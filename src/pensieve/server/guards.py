@@ -109,7 +109,7 @@ class KeyGuard:
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self.app = app
-        self._key = None if settings.api_key is None else settings.api_key.encode()
+        self._key = settings.api_key.encode() if settings.api_key else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
