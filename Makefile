@@ -48,7 +48,7 @@ starter-for-tests:
 	@PENSIEVE_HOME=$(test_home) $(python) -m pensieve pull $(starter)
 
 bench: starter-for-tests
-	@set -e; for benchmark in benchmarks/*_benchmark.py; do \
+	@set -e; for benchmark in $(wildcard benchmarks/*_benchmark.py); do \
 		echo "==> $$benchmark"; $(python) "$$benchmark"; \
 	done
 
@@ -56,7 +56,7 @@ check:
 	@sh scripts/setup dev
 	@echo "==> format"; $(python) -m ruff format --check --quiet .
 	@echo "==> lint"; $(python) -m ruff check --quiet .
-	@echo "==> types"; $(python) -m mypy
+	@echo "==> types"; $(python) -m mypy src tests scripts $(wildcard benchmarks/*.py)
 	@echo "==> layers"; $(python) -c "from importlinter.cli import lint_imports_command as run; run()" --no-logo
 	@echo "==> budgets"; $(python) scripts/budgets.py
 	@echo "==> cleanliness"; $(python) scripts/cleanliness.py
