@@ -13,6 +13,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from pensieve.config.settings import Settings, WorkerSettings
 from pensieve.errors import BackendFailure, InvalidRequest, LoadFailed, Overloaded, WorkerCrashed
@@ -181,6 +182,18 @@ async def test_closing_ends_the_process(tmp_path: Path) -> None:
         await collect(events)
     with pytest.raises(BackendFailure, match="shutting down"):
         await collect(backend.generate(request("hi")))
+
+
+def test_the_servers_own_event_loop_will_do(tmp_path: Path) -> None:
+    """The server runs on uvloop, whose transports and processes are its own."""
+
+    async def answer() -> str:
+        backend = WorkerBackend(spec_of(tmp_path), Settings())
+        reply = await collect(backend.generate(request("hi")))
+        await backend.aclose()
+        return reply.message.text
+
+    assert uvloop.run(answer()) == "Hello there"
 
 
 PARENT = """

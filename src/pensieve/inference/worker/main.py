@@ -15,7 +15,7 @@ import sys
 from collections.abc import Coroutine
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pensieve.config.settings import Settings
 from pensieve.errors import BackendFailure, Overloaded, PensieveError
@@ -48,8 +48,7 @@ class Worker(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ready."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The parent is gone, so nobody needs this process; engine threads must not keep it alive."""

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import AsyncGenerator
+from typing import cast
 
 from pensieve.config.settings import Settings
 from pensieve.errors import LoadFailed, PensieveError, WorkerCrashed, rebuild
@@ -36,8 +37,8 @@ class _Link(asyncio.Protocol):
         self.is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # uvloop's transports are none of asyncio's classes.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         for frame in self._decoder.feed(data):
