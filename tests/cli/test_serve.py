@@ -47,13 +47,13 @@ def command(script: Path, *flags: str) -> list[str]:
 
 
 @contextmanager
-def started(script: Path, *flags: str) -> Iterator[Process]:
+def started(script: Path, *flags: str, model: str = "stand-in") -> Iterator[Process]:
     """A server process; it is gone when the block is left."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command(script, "--port", "0", *flags), **pipes) as running:  # type: ignore[call-overload]
         try:
             line = running.stdout.readline()
-            found = re.fullmatch(r"Pensieve answers at (http://\S+) with stand-in\. Ctrl-C stops it\.\n", line)
+            found = re.fullmatch(rf"Pensieve answers at (http://\S+) with {model}\. Ctrl-C stops it\.\n", line)
             assert found, line or running.stderr.read()
             yield Process(running, found[1])
         finally:
@@ -167,6 +167,22 @@ def test_a_wrong_script_names_its_mistake(script: Path) -> None:
     assert ended.returncode == 2
     assert "script.toml" in ended.stderr
     assert "turns" in ended.stderr
+
+
+@pytest.mark.parametrize("name", ["none.toml", "."])
+def test_a_script_that_is_no_file_is_refused(folders: Folders, name: str) -> None:
+    """By name, with the system's reason."""
+    del folders
+    ended = subprocess.run(command(Path(name)), capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert "cannot read" in ended.stderr
+
+
+def test_the_built_in_script_is_played(folders: Folders) -> None:
+    """A demo needs no file and no model."""
+    del folders
+    with started(Path("demo"), model="scripted") as process:
+        assert "no model is loaded" in str(post(process.url, max_tokens=100))
 
 
 def test_a_model_that_is_not_here_is_refused_before_the_server_starts(folders: Folders) -> None:

@@ -43,6 +43,31 @@ async def test_any_name_is_answered_by_the_one_resident_backend() -> None:
     assert len(starter.started) == 1
 
 
+class LoadingBackend(ScriptedBackend):
+    """A backend that says how it is, as a worker does."""
+
+    @property
+    def status(self) -> Loading:
+        """Always loading."""
+        return Loading()
+
+
+class Loading:
+    """The one state of a `LoadingBackend`."""
+
+    state = "loading"
+
+
+async def test_the_state_is_the_resident_backends_own_word() -> None:
+    """Asking for it starts nothing; a backend without states is ready as soon as it is there."""
+    plain = Router(SCRIPT.spec, Starter())
+    loading = Router(SCRIPT.spec, lambda _spec: LoadingBackend(SCRIPT))
+    assert (plain.state, loading.state) == ("unloaded", "unloaded")
+    await plain.limits()
+    await loading.limits()
+    assert (plain.state, loading.state) == ("ready", "loading")
+
+
 async def test_limits_are_those_of_the_resident_model() -> None:
     """The router adds nothing of its own."""
     limits = await Router(SCRIPT.spec, Starter()).limits("gpt-x")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
@@ -47,6 +48,24 @@ def test_the_url_is_one_that_this_machine_can_open(host: str, key: str | None, s
         url = url_of(listener)
         assert url.startswith(start)
         socket.create_connection((url[7:].rpartition(":")[0], int(url.rpartition(":")[2]))).close()
+
+
+async def test_connections_do_not_wait_for_more_to_send() -> None:
+    """Nagle's algorithm would add 40 ms to every short answer."""
+    delays: list[int] = []
+    arrived = asyncio.Event()
+
+    def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        delays.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+        writer.close()
+        arrived.set()
+
+    listener = await asyncio.to_thread(bind, ServerSettings(port=0), NO_FOLDERS)
+    async with await asyncio.start_server(accept, sock=listener):
+        _, writer = await asyncio.open_connection(*listener.getsockname())
+        await arrived.wait()
+        writer.close()
+    assert delays[0] != 0
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")

@@ -15,10 +15,13 @@ from pensieve import __version__
 from pensieve.cli.context import load_settings
 from pensieve.config.settings import Folders, LogSettings, Settings
 from pensieve.inference.router import Router
-from pensieve.inference.scripted import ScriptedBackend, load_script
+from pensieve.inference.scripted import Script, ScriptedBackend, load_script
 from pensieve.inference.worker.host import WorkerBackend
 from pensieve.models.registry import Registry
 from pensieve.server import run
+
+DEMO = "demo"
+"""Stands for the script that is built in."""
 
 
 @click.command("serve")
@@ -30,18 +33,14 @@ from pensieve.server import run
     "--api-key",
     help="Key that clients must send. Other users of this machine can read a command line: prefer PENSIEVE_API_KEY.",
 )
-@click.option(
-    "--script",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Answer from a script (TOML or JSON) instead of a model.",
-)
+@click.option("--script", metavar="FILE", help="Play a script (TOML or JSON, or the word demo) instead of a model.")
 def serve(
     host: str | None,
     port: str | None,
     model: str | None,
     context_tokens: str | None,
     api_key: str | None,
-    script: Path | None,
+    script: str | None,
 ) -> None:
     """Answer the Anthropic Messages API over HTTP, for coding agents and other clients."""
     flags = {
@@ -64,8 +63,8 @@ def _log_to_stderr(settings: LogSettings) -> None:
         logging.getLogger(library).setLevel(logging.WARNING)
 
 
-def _scripted_router(path: Path) -> Router:
-    script = load_script(path)
+def _scripted_router(name: str) -> Router:
+    script = Script.example() if name == DEMO else load_script(Path(name))
     return Router(script.spec, lambda _spec: ScriptedBackend(script))
 
 

@@ -8,10 +8,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from typing import Protocol, runtime_checkable
 
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend, Limits
 from pensieve.models.spec import ModelSpec
+
+
+class Status(Protocol):
+    """How a backend that loads and restarts is now."""
+
+    @property
+    def state(self) -> str:
+        """One word: `unloaded`, `loading`, `ready`, `restarting`, `failed` or `closed`."""
+        ...
+
+
+@runtime_checkable
+class HasStatus(Protocol):
+    """A backend that can say how it is without being asked to work."""
+
+    @property
+    def status(self) -> Status:
+        """How it is now."""
+        ...
 
 
 class Router:
@@ -26,6 +46,13 @@ class Router:
     def specs(self) -> tuple[ModelSpec, ...]:
         """The models this server answers with, the resident one first."""
         return (self._spec,)
+
+    @property
+    def state(self) -> str:
+        """How the resident model is, in one word of `Status`; asking starts nothing."""
+        if self._resident is None:
+            return "unloaded"
+        return self._resident.status.state if isinstance(self._resident, HasStatus) else "ready"
 
     def resolve(self, name: str) -> ModelSpec:
         """The model that answers requests for `name`."""

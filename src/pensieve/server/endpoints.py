@@ -27,7 +27,7 @@ from pensieve.wire.anthropic.responses import EventEncoder
 LARGE_BODY_BYTES = 256 * 1024
 """Decoding a body of this size takes about a millisecond; larger ones are decoded beside the event loop."""
 LIMITS_SECONDS = 1.0
-"""How long /health waits for a backend to say whether its model is loaded."""
+"""How long /health waits for a backend to say what it can take."""
 SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
 
 
@@ -120,14 +120,12 @@ class Health(Endpoint):
         await send_json(send, content)
 
     async def _model(self) -> Json:
-        spec = self.router.specs[0]
+        facts: dict[str, Json] = {"name": self.router.specs[0].name, "state": self.router.state}
         try:
             async with asyncio.timeout(LIMITS_SECONDS):
-                limits = await self.router.limits(spec.name)
+                return facts | {"context_tokens": (await self.router.limits()).context_tokens}
         except (PensieveError, TimeoutError):
-            return {"name": spec.name, "state": "unknown"}
-        state = "not_loaded" if limits.is_planned else "loaded"
-        return {"name": spec.name, "state": state, "context_tokens": limits.context_tokens}
+            return facts
 
 
 class Hello(Endpoint):

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pensieve.config.settings import Folders, ServerSettings
 from pensieve.errors import Overloaded
@@ -31,8 +32,35 @@ CUT_OFF_SECONDS = 5
 """After a signal to stop, what has not ended by itself is cancelled."""
 IDLE_CONNECTION_SECONDS = 75
 """Longer than clients keep idle connections, so that the server never closes one that a client is about to use."""
+HEAD_LIMIT_BYTES = 64 * 1024
 STOPPING = Overloaded("the server is stopping", retry_after_seconds=5.0)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """HTTP/1.1 whose request heads are bounded: the parser itself would keep any number of headers in memory."""
+
+    _is_in_head = True
+    _num_head_bytes = 0
+
+    def on_message_begin(self) -> None:
+        """A request line follows."""
+        self._is_in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """The body follows."""
+        self._is_in_head = False
+        self._num_head_bytes = 0
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on, unless the head has grown over the limit."""
+        super().data_received(data)
+        if self._is_in_head:
+            self._num_head_bytes += len(data)
+        if self._num_head_bytes > HEAD_LIMIT_BYTES and not self.transport.is_closing():
+            self.send_400_response(f"The headers are larger than {HEAD_LIMIT_BYTES} bytes.")
 
 
 class Server(uvicorn.Server):
@@ -107,6 +135,7 @@ async def _run(server: Server, router: Router, listener: socket.socket) -> None:
 def _config(app: Starlette) -> uvicorn.Config:
     return uvicorn.Config(
         app,
+        http=BoundedProtocol,
         lifespan="off",
         ws="none",
         log_config=None,
