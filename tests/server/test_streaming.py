@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import httpx
 import msgspec
@@ -94,8 +95,10 @@ CALLING = script(Call("Read", {"path": "/x"}), Delay(FOREVER))
 
 @pytest.mark.parametrize("is_stream", [False, True])
 @pytest.mark.parametrize("slow", [QUEUED, PREFILLING, DECODING, CALLING])
-async def test_a_client_that_leaves_ends_the_work(slow: Script, is_stream: bool) -> None:
-    """In the queue, in prefill and while words come; streamed or not."""
+async def test_a_client_that_leaves_ends_the_work(
+    slow: Script, is_stream: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the queue, in prefill and while words come; streamed or not. Nobody is to blame."""
     async with serving(slow) as live:
         asking = asyncio.create_task(live.ask(stream=is_stream))
         await live.backend.until(running=1)
@@ -103,6 +106,7 @@ async def test_a_client_that_leaves_ends_the_work(slow: Script, is_stream: bool)
         await live.backend.until(cancelled=1)
         await live.settled()
     assert live.ledger.counts()["disconnected"] == 1
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
 async def test_a_client_that_leaves_an_open_stream_ends_the_work() -> None:

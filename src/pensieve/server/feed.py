@@ -125,10 +125,7 @@ class Feed:
     async def _listen(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
             pass
-        if self._has_ended:
-            return
         self._record.is_disconnected = True
-        self._reader.cancel()
         self._wake.set()
 
     def _on_timer(self) -> None:
