@@ -56,7 +56,7 @@ check:
 	@sh scripts/setup dev
 	@echo "==> format"; $(python) -m ruff format --check --quiet .
 	@echo "==> lint"; $(python) -m ruff check --quiet .
-	@echo "==> types"; $(python) -m mypy src tests scripts $(wildcard benchmarks/*.py)
+	@echo "==> types"; $(python) -m mypy
 	@echo "==> layers"; $(python) -c "from importlinter.cli import lint_imports_command as run; run()" --no-logo
 	@echo "==> budgets"; $(python) scripts/budgets.py
 	@echo "==> cleanliness"; $(python) scripts/cleanliness.py
