@@ -1,0 +1,132 @@
+"""The whole way, as users go it: `pensieve serve` in a process of its own, the real model, the official SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+pytestmark = pytest.mark.model
+
+CAPITAL: dict[str, Any] = {
+    "model": "claude-opus-5-5",
+    "max_tokens": 128_000,
+    "messages": [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}],
+    "extra_body": {"temperature": 0},
+}
+
+
+@pytest.fixture(scope="module")
+def server(starter_model: Path) -> Iterator[subprocess.Popen[str]]:
+    """The server of the starter model, from its command."""
+    home = starter_model.parents[3]
+    variables = os.environ | {"PENSIEVE_HOME": str(home), "PENSIEVE_CONTEXT_TOKENS": "1024"}
+    command = [sys.executable, "-m", "pensieve", "serve", "--port", "0"]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        yield process
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "Traceback" not in log
+        assert "capital" not in log, "prompt text is not for logs"
+
+
+@pytest.fixture(scope="module")
+def url(server: subprocess.Popen[str]) -> str:
+    """Where it listens."""
+    assert server.stdout is not None
+    return next(word for word in server.stdout.readline().split() if word.startswith("http"))
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """The SDK as its users make it."""
+    async with anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0, timeout=100) as made:
+        yield made
+
+
+def worker_of(server: subprocess.Popen[str]) -> int:
+    """The process id of the server's worker, 0 if there is none."""
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
+    return int(children[0]) if children else 0
+
+
+def text_of(message: anthropic.types.Message) -> str:
+    """The text of an answer that has nothing else."""
+    (block,) = message.content
+    assert block.type == "text"
+    return block.text
+
+
+async def test_a_message_is_created(client: anthropic.AsyncAnthropic) -> None:
+    """By a model that knows its capitals, under whatever name the client asks for."""
+    message = await client.messages.create(**CAPITAL)
+    assert "Paris" in text_of(message)
+    assert (message.model, message.stop_reason) == ("smollm2-135m", "end_turn")
+
+
+async def test_a_message_is_streamed(client: anthropic.AsyncAnthropic) -> None:
+    """The accumulator takes it without a warning, and its usage adds up to the counted prompt."""
+    counted = await client.messages.count_tokens(model="m", messages=CAPITAL["messages"])
+    async with client.messages.stream(**CAPITAL) as stream:
+        text = "".join([piece async for piece in stream.text_stream])
+        usage = (await stream.get_final_message()).usage
+    assert "Paris" in text
+    assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == counted.input_tokens
+    assert usage.output_tokens > 3
+
+
+async def test_eight_at_once_all_answer(client: anthropic.AsyncAnthropic) -> None:
+    """On fewer slots; half of them streamed."""
+
+    async def streamed() -> str:
+        async with client.messages.stream(**CAPITAL) as stream:
+            return await stream.get_final_text()
+
+    async def whole() -> str:
+        return text_of(await client.messages.create(**CAPITAL))
+
+    texts = await asyncio.gather(*(streamed() if number % 2 else whole() for number in range(8)))
+    assert all("Paris" in text for text in texts)
+
+
+async def test_a_prompt_that_is_too_long_is_said_so_with_both_numbers(client: anthropic.AsyncAnthropic) -> None:
+    """As coding agents parse it, before any stream opens."""
+    await client.messages.count_tokens(model="m", messages=CAPITAL["messages"])  # the model is loaded now
+    long = CAPITAL | {"messages": [{"role": "user", "content": "word " * 3000}]}
+    with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: 30\d\d tokens > 1023 maximum"):
+        async with client.messages.stream(**long):
+            pass
+
+
+async def test_a_killed_worker_ends_the_stream_and_is_back_for_the_next(
+    client: anthropic.AsyncAnthropic, server: subprocess.Popen[str]
+) -> None:
+    """One error event for the client, not a dead server."""
+    story = CAPITAL | {"messages": [{"role": "user", "content": "Tell a very long story."}]}
+    async with client.messages.stream(**story) as stream:
+        pieces = aiter(stream.text_stream)
+        for _ in range(4):
+            await anext(pieces)
+        os.kill(worker_of(server), signal.SIGKILL)
+        with pytest.raises(anthropic.APIStatusError, match="SIGKILL"):
+            await stream.until_done()
+    assert "Paris" in text_of(await client.messages.create(**CAPITAL))
+
+
+async def test_the_model_is_listed_with_the_context_really_loaded(url: str) -> None:
+    """Agents size their windows by it; nothing names a path."""
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as plain:
+        listed = (await plain.get("/v1/models")).json()["data"][0]
+        health = (await plain.get("/health")).text
+    assert (listed["id"], listed["max_input_tokens"]) == ("smollm2-135m", 1024)
+    assert ".gguf" not in health
