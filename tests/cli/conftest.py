@@ -8,7 +8,7 @@ import pty
 import select
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ SCRIPT = {
         answering("think", {"type": "thinking", "text": "Let me see."}, saying("Thought.")),
         answering("escape", saying("\x1b[31mred \x9b2J \x1b]0;title\x07 bell\x07 \u202ebidi \r\nend")),
         answering("slow", saying("early"), {"type": "delay", "seconds": 3600}, saying("late")),
-        answering("silent", {"type": "delay", "seconds": 3600}),
+        answering("silent", {"type": "thinking", "text": "Hm."}, {"type": "delay", "seconds": 3600}),
         answering(
             "break", saying("half"), {"type": "fail", "error": "BackendFailure", "facts": {"problem": "it broke"}}
         ),
@@ -78,12 +78,12 @@ def served_home(pensieve_home: Path, server_run_file: bytes, monkeypatch: pytest
 class Terminal:
     """A command on a terminal of its own, and what was drawn there."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, program: Sequence[str] = COMMAND) -> None:
         # Our end of theirs stays open, so that what was drawn last can be read after the command's end.
         self._screen, self._theirs = pty.openpty()
         # The shell leads a new session, so the first terminal it opens becomes the one that Ctrl-C comes from.
         onto = 'exec "$@" <"$0" >"$0" 2>"$0"'
-        command = ["sh", "-c", onto, os.ttyname(self._theirs), *COMMAND, *words]
+        command = ["sh", "-c", onto, os.ttyname(self._theirs), *program, *words]
         self.process = subprocess.Popen(command, start_new_session=True, env=os.environ | {"TERM": "xterm"})
         self.drawn = ""
         self._seen = 0
@@ -127,8 +127,8 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
     """Starts commands on terminals, and ends those that still run."""
     opened: list[Terminal] = []
 
-    def start(*words: str) -> Terminal:
-        opened.append(Terminal(*words))
+    def start(*words: str, program: Sequence[str] = COMMAND) -> Terminal:
+        opened.append(Terminal(*words, program=program))
         return opened[-1]
 
     yield start

@@ -58,6 +58,29 @@ def test_an_empty_question_is_misuse(words: tuple[str, ...]) -> None:
 
 
 @pytest.mark.usefixtures("served_home")
+def test_a_pipe_that_stays_open_is_told_and_waited_for() -> None:
+    """Else the command would look as if it hung."""
+    command = [*COMMAND, "capital"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert b"still reading standard input" in process.stderr.readline()
+        process.stdin.close()
+        assert process.stdout.read() == b"The capital of France is Paris.\n"
+
+
+@pytest.mark.usefixtures("served_home")
+def test_an_endless_pipe_is_refused() -> None:
+    """The memory is not filled with it."""
+    with Path("/dev/zero").open("rb") as zeros:
+        ended = subprocess.run(COMMAND, stdin=zeros, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert b"longer than" in ended.stderr
+
+
+@pytest.mark.usefixtures("served_home")
 def test_json_tells_answer_usage_speed_and_source() -> None:
     """One object on one line, in ASCII."""
     ended = ask("think", "--system", "Be brief.", "--json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -73,13 +73,17 @@ async def serving(
 
 
 @asynccontextmanager
-async def replying(*chunks: bytes) -> AsyncIterator[str]:
-    """A server that answers every connection with these bytes and closes it."""
+async def replying(*chunks: bytes, is_endless: bool = False) -> AsyncIterator[str]:
+    """A server that answers every connection with these bytes and closes it, or repeats the last for ever."""
 
     async def reply(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.writelines(chunks)
-        await writer.drain()
+        with suppress(ConnectionError):
+            await writer.drain()
+            while is_endless:
+                writer.write(chunks[-1])
+                await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(reply, "127.0.0.1", 0)
@@ -107,9 +111,9 @@ async def ask(url: str, request: GenerationRequest = REQUEST, api_key: str | Non
         await backend.aclose()
 
 
-async def failure(*chunks: bytes) -> Exception:
+async def failure(*chunks: bytes, is_endless: bool = False) -> Exception:
     """What asking a server that replies with these bytes raises."""
-    async with replying(*chunks) as url:
+    async with replying(*chunks, is_endless=is_endless) as url:
         with pytest.raises(Exception) as raised:  # noqa: PT011 - each test looks at the kind
             await ask(url)
     return raised.value
@@ -179,13 +183,13 @@ async def test_tokens_are_counted_by_the_server(folders: Folders) -> None:
         await upstream.aclose()
 
 
-@pytest.mark.parametrize("model", ["", "a/b c"])
+@pytest.mark.parametrize("model", ["", "a/b?c"])
 async def test_limits_are_those_of_the_named_model_or_the_first(model: str, folders: Folders) -> None:
     """A name with any characters is asked for as one name."""
-    script = Script(turns=(Turn(),), model="a/b c", context_tokens=512, max_output_tokens=99)
+    script = Script(turns=(Turn(),), model="a/b?c", context_tokens=512, max_output_tokens=99)
     async with serving(script, folders) as (_, url):
         upstream = UpstreamBackend(url, model=model)
-        assert await upstream.limits() == Limits("a/b c", 512, 99, ("thinking",))
+        assert await upstream.limits() == Limits("a/b?c", 512, 99, ("thinking",))
         await upstream.aclose()
         await upstream.aclose()
 
@@ -240,7 +244,7 @@ async def test_the_time_to_wait_is_taken_from_the_header() -> None:
 
 async def test_an_endless_error_body_is_cut_off() -> None:
     """A hostile server cannot fill the memory."""
-    error = await failure(head("500 Oops", "text/plain"), b"x" * 2**22)
+    error = await failure(head("500 Oops", "text/plain"), b"x" * 2**16, is_endless=True)
     assert isinstance(error, BackendFailure)
     assert len(str(error)) < 1000
 

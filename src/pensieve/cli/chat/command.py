@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import signal
+import io
 import sys
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import click
 
@@ -17,7 +17,7 @@ from pensieve.cli.context import load_settings
 from pensieve.cli.recipe import Recipe
 from pensieve.config.settings import Settings
 from pensieve.config.sources import LoadedSettings
-from pensieve.errors import ModelNotFound
+from pensieve.errors import ModelNotFound, UsageError
 from pensieve.inference.backend import Backend
 from pensieve.messages import say
 
@@ -28,7 +28,6 @@ SETTINGS = {
     "max_tokens": "generation.max_tokens",
 }
 """Which setting each flag stands for; what a flag may say is checked where settings are."""
-TERMINATED_STATUS = 143
 
 
 @click.command()
@@ -41,11 +40,21 @@ def chat(**flags: str | None) -> int:
 
     In a pipe each line of standard input is a question.
     """
+    _open_input()
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
     place = _choose_or_pull(loaded)
-    signal.signal(signal.SIGTERM, _leave)  # as an exception, it lets the terminal be put right
     with LoopThread() as loop:
         return _talk(loop, place, loaded.settings)
+
+
+def _open_input() -> None:
+    if sys.stdin is None:
+        raise UsageError("there is no standard input to read questions from")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text must not end a conversation
+    if sys.stdin.isatty():
+        with suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401, PLC0415 - gives input() its line editing
 
 
 def _choose_or_pull(loaded: LoadedSettings) -> Place:
@@ -65,11 +74,6 @@ def _pull(model: str) -> None:
     pull.main([model], prog_name="pensieve pull", standalone_mode=False)
 
 
-def _leave(number: int, frame: object) -> None:
-    del number, frame
-    sys.exit(TERMINATED_STATUS)
-
-
 def _talk(loop: LoopThread, place: Place, settings: Settings) -> int:
     screen, stack = Screen(sys.stdout, sys.stderr), AsyncExitStack()
     recipe = Recipe.of(settings.generation, place.model)
@@ -83,8 +87,6 @@ def _talk(loop: LoopThread, place: Place, settings: Settings) -> int:
 
 
 def _greet(loop: LoopThread, screen: Screen, place: Place, backend: Backend, recipe: Recipe) -> None:
-    import readline  # noqa: F401, PLC0415 - gives input() its line editing
-
     if place.server is None:
         screen.note(f"Loading {place.model} ...")
         # Any request that needs the model loads it, so that the first question does not wait.

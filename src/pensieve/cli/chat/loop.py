@@ -11,6 +11,8 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from pensieve.cli.chat.signals import Signals
+
 Result = TypeVar("Result")
 
 
@@ -21,9 +23,11 @@ class LoopThread:
         self._runner = asyncio.Runner()
         self._loop = self._runner.get_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pensieve-loop", daemon=True)
+        self._signals = Signals(self._loop)
         self._task: asyncio.Task[Any] | None = None
 
     def __enter__(self) -> Self:
+        self._signals.start()
         self._thread.start()
         return self
 
@@ -32,6 +36,7 @@ class LoopThread:
     ) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+        self._signals.stop()
         self._runner.close()
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:

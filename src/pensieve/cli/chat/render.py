@@ -57,16 +57,23 @@ class Screen:
 
     def note(self, text: str) -> None:
         """Say something beside the answer, on a line of its own."""
-        self.end_line()
-        line = one_line(text)
-        self._notes.write(f"{DIM}{line}{PLAIN}\n" if self._is_styled and self._notes.isatty() else f"{line}\n")
-        self._notes.flush()
+        is_dimmed = self._is_styled and self._notes.isatty()
+        self._tell(f"{DIM}{one_line(text)}{PLAIN}" if is_dimmed else one_line(text))
+
+    def fail(self, problem: str) -> None:
+        """Say what went wrong, on a line of its own."""
+        self._tell(f"error: {one_line(problem)}")
 
     def end_line(self) -> None:
         """Make sure that what comes next begins a line."""
         self._stop_thinking()
         if not self._is_at_line_start:
             self._write("\n")
+
+    def _tell(self, line: str) -> None:
+        self.end_line()
+        self._notes.write(f"{line}\n")
+        self._notes.flush()
 
     def _think(self, text: str) -> None:
         if not self._is_thinking and self._is_styled:

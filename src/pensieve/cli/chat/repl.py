@@ -64,10 +64,16 @@ class Repl:
         if not self._is_interactive:
             return input()
         try:
-            return input(PROMPT)
+            return input(self._prompt())
         except (EOFError, KeyboardInterrupt):
-            click.echo()  # what comes next begins below the prompt
+            click.echo(err=True)  # what comes next begins below the prompt
             raise
+
+    def _prompt(self) -> str:
+        if sys.stdout.isatty():
+            return PROMPT
+        click.echo(PROMPT, nl=False, err=True)  # the answers go somewhere else, and nothing but answers
+        return ""
 
     def _hint(self) -> None:
         self._screen.note("(Ctrl-D or /exit leaves)")
@@ -82,6 +88,7 @@ class Repl:
             self._ask(text)
 
     def _ask(self, text: str) -> None:
+        self._session.unanswered = text  # also if Ctrl-C comes before it was sent
         try:
             self._loop.run(self._answer(text))
         except KeyboardInterrupt:
@@ -110,7 +117,7 @@ class Repl:
     def _fail(self, problem: str) -> None:
         self._has_failed = True
         retry = " (/retry asks again)" if self._is_interactive else ""
-        self._screen.note(f"error: {problem}{retry}")
+        self._screen.fail(f"{problem}{retry}")
 
     def _help(self) -> None:
         for line in HELP:
