@@ -18,6 +18,8 @@ from serving import Stream, body, median_ms, model_file, running_server
 
 ROUNDS = 30
 TOKENS = 64
+PAUSE_SECONDS = 0.05
+"""An engine's threads spin for a moment after their last token, and would be in the other one's way."""
 QUESTION = "Write a long story about a lighthouse keeper and the sea."
 PROMPT = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n"
 GREEDY = merge(DEFAULTS, SamplingParams(temperature=0.0))
@@ -55,7 +57,10 @@ def main() -> None:
     theirs: list[tuple[float, float]] = []
     with running_server() as url:
         for round_number in range(ROUNDS + 2):
-            pair = through_server(url), bare(engine, prompt)
+            time.sleep(PAUSE_SECONDS)
+            through = through_server(url)
+            time.sleep(PAUSE_SECONDS)
+            pair = through, bare(engine, prompt)
             if round_number >= 2:  # the first rounds load the model and fill the caches
                 ours.append(pair[0])
                 theirs.append(pair[1])

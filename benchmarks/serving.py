@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
 import socket
@@ -47,24 +46,26 @@ def body(text: str, max_tokens: int, **fields: object) -> dict[str, Any]:
 
 
 class Stream:
-    """One streaming request on a connection of its own; lines are read as they come."""
+    """One streaming request on a socket of its own, read as lean as can be: on two cores a client's work counts too."""
 
     def __init__(self, url: str, request: dict[str, Any]) -> None:
         """Send the request."""
         address = urlsplit(url)
-        self._connection = http.client.HTTPConnection(address.hostname or "", address.port)
-        self._connection.connect()
-        self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        content = json.dumps(request).encode()
+        head = f"POST /v1/messages HTTP/1.1\r\nHost: {address.netloc}\r\nContent-Length: {len(content)}\r\n\r\n"
+        self._socket = socket.create_connection((address.hostname, address.port))
         self.sent_at = time.perf_counter()
-        self._connection.request("POST", "/v1/messages", json.dumps(request), {"Content-Type": "application/json"})
-        self._response = self._connection.getresponse()
+        self._socket.sendall(head.encode() + content)
 
     def arrivals(self, event: bytes) -> Iterator[float]:
-        """When each event of that name arrived."""
-        wanted = b"event: " + event
-        while line := self._response.readline():
-            if line.startswith(wanted):
-                yield time.perf_counter()
+        """When each event of that name arrived; ends with the answer."""
+        name = b"event: " + event
+        while data := self._socket.recv(65_536):
+            now = time.perf_counter()
+            for _ in range(data.count(name)):
+                yield now
+            if b"event: message_stop" in data:
+                return
 
     def wait_for(self, event: bytes) -> float:
         """When the next event of that name arrived."""
@@ -72,8 +73,7 @@ class Stream:
 
     def close(self) -> None:
         """Hang up."""
-        self._response.close()
-        self._connection.close()
+        self._socket.close()
 
 
 def median_ms(seconds: list[float]) -> float:

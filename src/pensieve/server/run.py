@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from pensieve.config.settings import Folders, ServerSettings
+from pensieve.devices.scheduling import prefer_short_slices
 from pensieve.errors import Overloaded
 from pensieve.inference.router import Router
 from pensieve.inference.server_client import RunningServer
@@ -106,6 +107,7 @@ def serve(
 ) -> None:
     """Serve until SIGINT or SIGTERM; raises `AddressUnavailable` before anything is started."""
     listener = bind(settings, folders)
+    prefer_short_slices()  # the workers inherit it
     url = url_of(listener)
     name = router.specs[0].name
     run_file = RunFile(folders.run_file, RunningServer(url, name, os.getpid(), settings.api_key))

@@ -20,7 +20,7 @@ from pensieve.inference.backend import Limits
 from pensieve.inference.llamacpp import sizing
 from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
-from pensieve.inference.llamacpp.sequence import Inbox, Sequence
+from pensieve.inference.llamacpp.sequence import Bell, Inbox, Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
 from pensieve.models.metadata import read_gguf
 from pensieve.models.spec import ModelSpec
@@ -47,6 +47,7 @@ class LlamaCppBackend:
         self._pool = TokenPool(
             capacity_tokens=sizes.pool_tokens, num_slots=sizes.num_slots, queue_limit=settings.worker.queue_limit
         )
+        self._bell: Bell | None = None
         self._sequences: dict[str, Sequence] = {}
         self._ids = itertools.count(1)
         self._text_thread = ThreadPoolExecutor(1, "text")
@@ -90,6 +91,7 @@ class LlamaCppBackend:
         return await loop.run_in_executor(self._text_thread, self._renderer.render, request.messages)
 
     def _sequence(self, request: GenerationRequest, prompt: list[int]) -> Sequence:
+        self._bell = self._bell or Bell(asyncio.get_running_loop())
         context = self._limits.context_tokens
         if len(prompt) >= context:
             raise ContextOverflow(prompt_tokens=len(prompt), limit_tokens=context - 1)
@@ -101,13 +103,15 @@ class LlamaCppBackend:
             max_tokens=min(room, request.max_tokens or room),
             reason_at_max="length" if request.max_tokens and request.max_tokens <= room else "context_full",
             stop=request.stop + self._renderer.stop,
-            inbox=Inbox(asyncio.get_running_loop()),
+            inbox=Inbox(self._bell),
         )
 
     async def _run(self, sequence: Sequence) -> AsyncGenerator[GenerationEvent, None]:
         """Run an admitted sequence until it is finished or has stepped back."""
         loop = asyncio.get_running_loop()
-        said = await loop.run_in_executor(self._text_thread, self._renderer.continuation, sequence.text)
+        said: list[int] = []
+        if sequence.text:  # it has stepped back before
+            said = await loop.run_in_executor(self._text_thread, self._renderer.continuation, sequence.text)
         sequence.thread = loop.run_in_executor(self._engine_threads, self._complete, sequence, said)
         while (chunk := await sequence.inbox.get()) is not None:
             for event in sequence.advance(chunk):

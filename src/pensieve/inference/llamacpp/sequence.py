@@ -13,19 +13,51 @@ from pensieve.inference.llamacpp.engine import Chunk
 from pensieve.inference.parsing.stops import StopMatcher
 from pensieve.sampling.params import SamplingParams
 
+PACE_SECONDS = 0.03
+"""The loop is woken for running text at most this often, whatever the number of streams: every wake costs the engine
+a piece of a core, in the worker, in the server and in the client."""
 
-class Inbox:
-    """Chunks from one engine thread to the loop, `None` at the end; many chunks wake the loop once."""
+
+class Bell:
+    """Wakes the loop for the chunks of all sequences. Nothing urgent waits, and nothing waits longer than the pace."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._rung: deque[asyncio.Event] = deque()
+        self._is_pacing = False
+
+    def ring(self, ready: asyncio.Event, *, is_urgent: bool) -> None:
+        """Have `ready` set, at once or with the next delivery. Called on engine threads."""
+        self._rung.append(ready)
+        if is_urgent or not self._is_pacing:
+            self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        has_rung = bool(self._rung)
+        while self._rung:
+            self._rung.popleft().set()
+        if has_rung and not self._is_pacing:
+            self._is_pacing = True
+            self._loop.call_later(PACE_SECONDS, self._next_beat)
+
+    def _next_beat(self) -> None:
+        # First open the door, then look: an engine thread that rang in between has either been seen or comes in.
+        self._is_pacing = False
+        self._deliver()
+
+
+class Inbox:
+    """Chunks from one engine thread to the loop, `None` at the end."""
+
+    def __init__(self, bell: Bell) -> None:
+        self._bell = bell
         self._chunks: deque[Chunk | None] = deque()
         self._ready = asyncio.Event()
 
-    def put(self, chunk: Chunk | None) -> None:
+    def put(self, chunk: Chunk | None, *, is_urgent: bool = True) -> None:
         """Called on the engine thread."""
         self._chunks.append(chunk)
-        self._loop.call_soon_threadsafe(self._ready.set)
+        self._bell.ring(self._ready, is_urgent=is_urgent)
 
     async def get(self) -> Chunk | None:
         """Called on the loop."""
@@ -66,6 +98,7 @@ class Sequence:
         self._cached_tokens: int | None = None
         self._tokens_before = 0
         self._tokens_now = 0
+        self._is_flowing = False
 
     @property
     def completion_tokens(self) -> int:
@@ -96,7 +129,9 @@ class Sequence:
 
     def on_chunk(self, chunk: Chunk) -> bool:
         """The engine's callback, on its thread; True cancels."""
-        self.inbox.put(chunk)
+        is_text = chunk.cached_tokens is None and not chunk.finish and chunk.error is None
+        self.inbox.put(chunk, is_urgent=not (is_text and self._is_flowing))
+        self._is_flowing = is_text  # the first text of an answer is urgent, what follows is paced
         return self.is_cancelled or self.is_stepping_back or self.finished is not None
 
     def advance(self, chunk: Chunk) -> list[GenerationEvent]:

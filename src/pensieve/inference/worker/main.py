@@ -17,6 +17,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, cast
 
+import uvloop
+
 from pensieve.config.settings import Settings
 from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import GenerationRequest
@@ -142,7 +144,7 @@ async def run(connection: socket.socket) -> None:
 def main() -> None:
     """Entry point: the socket's file descriptor is the only argument."""
     die_with_parent()
-    asyncio.run(run(socket.socket(fileno=int(sys.argv[1]))))
+    uvloop.run(run(socket.socket(fileno=int(sys.argv[1]))))
 
 
 if __name__ == "__main__":
