@@ -129,4 +129,5 @@ async def test_the_model_is_listed_with_the_context_really_loaded(url: str) -> N
         listed = (await plain.get("/v1/models")).json()["data"][0]
         health = (await plain.get("/health")).text
     assert (listed["id"], listed["max_input_tokens"]) == ("smollm2-135m", 1024)
+    assert listed["created_at"] > "2020"
     assert ".gguf" not in health

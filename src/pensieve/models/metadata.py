@@ -67,6 +67,8 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     """The facts of a GGUF model. Numbers are 0 and texts empty where the header does not say."""
 
     path: Path
+    written_seconds: int
+    """When the (first) file was last written, in Unix time."""
     size_bytes: int
     """Of all parts."""
     weight_bytes: int
@@ -104,6 +106,7 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
             weight_bytes=self.weight_bytes,
             cache_bytes_per_token=self.cache_bytes_per_token,
             capabilities=self.capabilities,
+            created_seconds=self.written_seconds,
         )
 
 
@@ -157,6 +160,7 @@ def _read_one(path: Path) -> GgufHeader:
         adds_bos, adds_eos = _added_tokens(container)
         return GgufHeader(
             path=path,
+            written_seconds=max(0, int(path.stat().st_mtime)),
             size_bytes=container.size_bytes,
             weight_bytes=container.tensors.data_bytes,
             architecture=architecture,

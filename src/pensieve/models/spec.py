@@ -28,3 +28,6 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     cache_bytes_per_token: int = 0
     """Bytes of key-value cache a token takes over all layers, at 2 bytes an element."""
     capabilities: tuple[Capability, ...] = ()
+    """What the template can express; what an engine makes of it, its `Limits` say."""
+    created_seconds: int = 0
+    """When the weights were written here, in Unix time."""

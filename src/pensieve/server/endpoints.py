@@ -149,7 +149,7 @@ async def _model(router: Router, spec: ModelSpec) -> dict[str, Json]:
     return encode_model(
         spec.name,
         display_name=spec.name,
-        created_at_seconds=0,
+        created_at_seconds=spec.created_seconds,
         context_tokens=limits.context_tokens,
         max_output_tokens=limits.max_output_tokens,
         capabilities=limits.capabilities,

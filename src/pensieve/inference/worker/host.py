@@ -85,7 +85,7 @@ class WorkerBackend:
         if self._worker is not None:
             return self._worker.limits
         context = context_tokens(self._spec, self._settings.model)
-        return Limits(self._spec.name, context, context, self._spec.capabilities, is_planned=True)
+        return Limits(self._spec.name, context, context, is_planned=True)
 
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
