@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from contextlib import aclosing
 
+import pytest
+
+from pensieve.errors import BackendFailure
 from pensieve.generation import GenerationRequest, collect
 from pensieve.inference.router import Router
 from pensieve.inference.scripted import Script, ScriptedBackend
@@ -82,13 +85,13 @@ async def test_closing_an_answer_closes_the_backends_generator() -> None:
     assert starter.started[0].counts.cancelled == 1
 
 
-async def test_aclose_ends_the_backend_and_the_next_request_starts_another() -> None:
-    """Closing twice is safe; a closed router can be used again."""
+async def test_aclose_ends_the_backend_and_nothing_starts_afterwards() -> None:
+    """Closing twice is safe; a worker that nobody would end must not be started by a late request."""
     starter = Starter()
     router = Router(SCRIPT.spec, starter)
     await collect(router.generate(asking("x")))
     await router.aclose()
     await router.aclose()
-    assert starter.started[0].is_closed
-    await collect(router.generate(asking("x")))
-    assert [backend.is_closed for backend in starter.started] == [True, False]
+    with pytest.raises(BackendFailure, match="shutting down"):
+        await collect(router.generate(asking("x")))
+    assert [backend.is_closed for backend in starter.started] == [True]

@@ -51,6 +51,8 @@ HOSTILE = {
     "endless": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
     "recursion": "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
     "include": "{% include '/etc/passwd' %}",
+    "division": "{{ 1 / 0 }}",
+    "no attribute": "{{ 'a' | dictsort }}",
 }
 
 
@@ -61,7 +63,7 @@ def test_a_hostile_template_is_one_error(source: str) -> None:
         ChatTemplate(source, seconds=0.2).render([USER])
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{ a", "{% generation %}", "{" * 100_000])
+@pytest.mark.parametrize("source", ["{% for %}", "{{ a", "{% generation %}", "{" * 100_000, "{% for a in b %}" * 40])
 def test_a_template_that_is_none_is_one_error(source: str) -> None:
     """Said at load, not at the first request."""
     with pytest.raises(BackendFailure, match="does not compile"):

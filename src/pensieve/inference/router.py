@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol, runtime_checkable
 
+from pensieve.errors import BackendFailure
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend, Limits
 from pensieve.models.spec import ModelSpec
@@ -41,6 +42,7 @@ class Router:
         self._spec = spec
         self._start = start
         self._resident: Backend | None = None
+        self._is_closed = False
 
     @property
     def specs(self) -> tuple[ModelSpec, ...]:
@@ -74,13 +76,16 @@ class Router:
         return await self._backend(model).limits()
 
     async def aclose(self) -> None:
-        """End the resident backend."""
+        """End the resident backend; whoever asks afterwards is told so."""
+        self._is_closed = True
         resident, self._resident = self._resident, None
         if resident is not None:
             await resident.aclose()
 
     def _backend(self, model: str) -> Backend:
         spec = self.resolve(model)
+        if self._is_closed:
+            raise BackendFailure("the server is shutting down")
         if self._resident is None:
             self._resident = self._start(spec)
         return self._resident

@@ -51,17 +51,17 @@ def to_chat(messages: Sequence[Message], traits: TemplateTraits) -> list[dict[st
     System text that the template cannot express in its place is put into the user turn there, marked as what it is.
     Raises `InvalidRequest` for parts that are not text.
     """
-    shaped: list[tuple[Role, str]] = []
+    shaped: list[tuple[Role, list[str]]] = []
     for index, message in enumerate(messages):
         role, text = message.role, _text_of(message, index)
-        is_leading = all(earlier == "system" for earlier, _ in shaped)
+        is_leading = len(shaped) == 0 or (len(shaped) == 1 and shaped[0][0] == "system")
         if role == "system" and not (traits.has_system if is_leading else traits.has_late_system):
             role, text = "user", f"<system>\n{text}\n</system>"
         if shaped and shaped[-1][0] == role:
-            shaped[-1] = (role, shaped[-1][1] + JOINT + text)
+            shaped[-1][1].append(text)
         else:
-            shaped.append((role, text))
-    return [{"role": role, "content": text} for role, text in shaped]
+            shaped.append((role, [text]))
+    return [{"role": role, "content": JOINT.join(texts)} for role, texts in shaped]
 
 
 def _text_of(message: Message, index: int) -> str:

@@ -1,6 +1,7 @@
-"""A model's own chat template: Jinja in an immutable sandbox, bounded in time and size.
+"""A model's own chat template: Jinja in an immutable sandbox, with a deadline on calls and a bound on repetition.
 
-A template comes with the weights, so it is hostile until proven otherwise. Knows no tokenizer and no backend.
+A template comes with the weights, so it is hostile until proven otherwise. A loop without calls is not stopped here:
+the backend gives up waiting for it. Knows no tokenizer and no backend.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ PLAIN = """\
 
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
 """For models without a template of their own: `User: ...`, blank line, `Assistant:`."""
+
+_FOREIGN = (
+    *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
+    *(RecursionError, MemoryError),
+)
+"""What a template's own expressions can raise."""
 
 ChatMessage = Mapping[str, Any]
 
@@ -102,7 +109,7 @@ class ChatTemplate:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:
             self._template = self._environment.from_string(source or PLAIN)
-        except (jinja2.TemplateError, RecursionError) as error:
+        except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
             raise BackendFailure(f"the model's chat template does not compile: {error}") from error
 
     def render(self, messages: Sequence[ChatMessage], *, adds_generation_prompt: bool = True) -> str:
@@ -122,5 +129,5 @@ class ChatTemplate:
                 enable_thinking=False,  # until thinking is parsed, models are asked not to think aloud
                 **self._tokens,
             )
-        except (jinja2.TemplateError, TypeError, ValueError, KeyError, RecursionError, MemoryError) as error:
+        except _FOREIGN as error:
             raise BackendFailure(f"the model's chat template failed: {error}") from error

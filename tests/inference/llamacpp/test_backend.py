@@ -10,9 +10,18 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from pensieve.config.settings import LlamaCppSettings, ModelSettings, Settings, WorkerSettings
+from pensieve.config.settings import GenerationSettings, LlamaCppSettings, ModelSettings, Settings, WorkerSettings
 from pensieve.errors import ContextOverflow, InvalidRequest, LoadFailed, Overloaded
-from pensieve.generation import Answer, Finished, GenerationRequest, PromptProgress, Started, TextDelta, collect
+from pensieve.generation import (
+    Answer,
+    Finished,
+    GenerationRequest,
+    PromptProgress,
+    Started,
+    TextDelta,
+    Thinking,
+    collect,
+)
 from pensieve.inference.worker.host import WorkerBackend
 from pensieve.messages import ImagePart, Message, ToolSpec, say
 from pensieve.models.metadata import read_gguf
@@ -25,6 +34,7 @@ GREEDY = SamplingParams(temperature=0.0)
 CONTEXT = 512
 SETTINGS = Settings(
     model=ModelSettings(context_tokens=CONTEXT),
+    generation=GenerationSettings(temperature=0.0),
     llamacpp=LlamaCppSettings(parallel=3, pool_tokens=CONTEXT + 100, batch_tokens=32),
     worker=WorkerSettings(queue_limit=12),
 )
@@ -123,6 +133,14 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(bac
     assert caught.value.limit_tokens == CONTEXT - 1
 
 
+async def test_the_users_settings_hold_where_the_request_says_nothing(backend: WorkerBackend) -> None:
+    """A temperature of 0 in the settings makes answers alike; the request's own wins."""
+    silent = [await answer(backend, "Say something.", sampling=SamplingParams(), max_tokens=12) for _ in range(3)]
+    assert silent[0].message == silent[1].message == silent[2].message
+    hot = SamplingParams(temperature=2.0, seed=3)
+    assert (await answer(backend, "Say something.", sampling=hot, max_tokens=12)).message != silent[0].message
+
+
 async def test_the_same_seed_gives_the_same_answer(backend: WorkerBackend) -> None:
     """And another one another."""
     texts = [
@@ -171,6 +189,7 @@ async def test_what_it_cannot_do_yet_is_refused_by_name(backend: WorkerBackend) 
     cases = {
         "tools": request("Hi", tools=(ToolSpec("Read", {"type": "object"}),)),
         "output_config.format": request("Hi", output_schema={"type": "object"}),
+        "thinking": request("Hi", thinking=Thinking("enabled", 1024)),
         "messages.0.content.0": GenerationRequest(
             id="r", model="m", messages=(Message("user", (ImagePart("image/png", b"x"),)),)
         ),

@@ -62,6 +62,22 @@ def test_the_youngest_steps_back_when_the_pool_is_full() -> None:
     assert tokens.admit() == ["b", "c"]
 
 
+def test_room_made_for_one_is_not_given_to_the_next() -> None:
+    """Who stepped back must not take at once what it gave, or the two would push each other in and out for ever."""
+    tokens = pool(capacity_tokens=900)
+    for name in "ab":
+        tokens.enqueue(Demand(name, 20, 800))
+    assert tokens.admit() == ["a", "b"]
+    assert tokens.grow("b", 300) is None
+    assert tokens.grow("a", 270) == "b"
+    tokens.step_back("b", 300)
+    assert tokens.admit() == []
+    assert tokens.grow("a", 271) is None
+    assert tokens.admit() == []
+    tokens.leave("a")
+    assert tokens.admit() == ["b"]
+
+
 def test_one_request_may_use_the_whole_pool() -> None:
     """Alone, a sequence grows to its end without stepping back."""
     tokens = pool(capacity_tokens=600)
@@ -107,6 +123,7 @@ class Traffic(RuleBasedStateMachine):
         if victim := self.pool.grow(name, self.held[name]):
             self.running.remove(victim)
             self.pool.step_back(victim, self.held[victim])
+            self.admit()
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())

@@ -14,7 +14,7 @@ from pensieve.inference.llamacpp.sequence import Bell, Inbox, Sequence
 from pensieve.sampling.params import SamplingParams
 
 
-def sequence(*, stop: tuple[str, ...] = (), max_tokens: int = 10) -> Sequence:
+def sequence(*, stop: tuple[str, ...] = (), turn_stop: tuple[str, ...] = (), max_tokens: int = 10) -> Sequence:
     """A sequence of three prompt tokens."""
     return Sequence(
         "1",
@@ -23,6 +23,7 @@ def sequence(*, stop: tuple[str, ...] = (), max_tokens: int = 10) -> Sequence:
         max_tokens=max_tokens,
         reason_at_max="length",
         stop=stop,
+        turn_stop=turn_stop,
         inbox=Inbox(Bell(asyncio.get_running_loop())),
     )
 
@@ -97,6 +98,14 @@ async def test_a_stop_string_ends_the_sequence_and_its_engine() -> None:
     events = [*talk.advance(Chunk("Hel", 1)), *talk.advance(Chunk("lo", 2))]
     assert events[-1] == Finished("stop_string", Usage(3, 0, 2), "lo")
     assert talk.on_chunk(Chunk("more", 3))
+
+
+async def test_the_formats_own_end_of_turn_is_an_ordinary_end() -> None:
+    """The client did not ask for that string and does not hear of it, unless it did."""
+    talk = sequence(stop=("mine",), turn_stop=("\nUser:",))
+    assert talk.advance(Chunk("Hi\nUser:", 3)) == [TextDelta("Hi"), Finished("stop", Usage(3, 0, 3))]
+    both = sequence(stop=("\nUser:",), turn_stop=("\nUser:",))
+    assert both.advance(Chunk("\nUser:", 3)) == [Finished("stop_string", Usage(3, 0, 3), "\nUser:")]
 
 
 async def test_after_a_step_back_the_count_goes_on() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.config.settings import Settings
-from pensieve.errors import ContextOverflow, rebuild
+from pensieve.errors import ContextOverflow, InvalidRequest, RequestTooLarge, rebuild
 from pensieve.generation import Finished, GenerationRequest, Started, TextDelta, ToolCallDelta, Usage
 from pensieve.inference.backend import Limits
 from pensieve.inference.worker import frames
@@ -55,6 +55,21 @@ def test_an_error_is_the_same_on_the_other_side() -> None:
     (failed,) = frames.FromWorkerDecoder().feed(frames.encode(UP[3]))
     assert isinstance(failed, frames.Failed)
     assert str(rebuild(failed.code, failed.facts)) == "prompt is too long: 5 tokens > 4 maximum"
+
+
+def test_an_error_always_arrives() -> None:
+    """Also with text in it that is no valid Unicode, as a model file can make it."""
+    frame = frames.failed(1, InvalidRequest("the template says \ud800"))
+    (failed,) = frames.FromWorkerDecoder().feed(frames.encode(frame))
+    assert isinstance(failed, frames.Failed)
+    assert failed.facts["problem"] == "the template says ?"
+
+
+def test_a_frame_too_large_is_refused_where_it_is_made() -> None:
+    """The other side would lose step, and with it every request."""
+    talk = (Message("user", (ImagePart("image/png", bytes(frames.MAX_FRAME_BYTES)),)),)
+    with pytest.raises(RequestTooLarge):
+        frames.encode(frames.Generate(1, GenerationRequest(id="r", model="m", messages=talk)))
 
 
 def test_a_stream_out_of_step_is_noticed() -> None:

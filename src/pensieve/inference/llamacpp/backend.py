@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
-from pensieve.config.settings import Settings
+from pensieve.config.settings import GenerationSettings, Settings
 from pensieve.devices.memory import read_memory
-from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest
+from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.llamacpp import sizing
@@ -26,7 +26,10 @@ from pensieve.models.metadata import read_gguf
 from pensieve.models.spec import ModelSpec
 from pensieve.prompts.prompt import PromptRenderer
 from pensieve.prompts.template import ChatTemplate
-from pensieve.sampling.params import DEFAULTS, merge
+from pensieve.sampling.params import DEFAULTS, SamplingParams, merge
+
+RENDER_SECONDS = 60.0
+"""Longest wait for the text thread: a template that never ends must not keep requests waiting without a word."""
 
 
 class LlamaCppBackend:
@@ -44,9 +47,13 @@ class LlamaCppBackend:
             self._tokenizer,
             added_bos=header.bos_token if header.adds_bos else "",
         )
+        self._sampling = merge(DEFAULTS, _wished(settings.generation))
+        self._queue_limit = settings.worker.queue_limit
         self._pool = TokenPool(
-            capacity_tokens=sizes.pool_tokens, num_slots=sizes.num_slots, queue_limit=settings.worker.queue_limit
+            capacity_tokens=sizes.pool_tokens, num_slots=sizes.num_slots, queue_limit=self._queue_limit
         )
+        self._num_rendering = 0
+        self._is_closed = False
         self._bell: Bell | None = None
         self._sequences: dict[str, Sequence] = {}
         self._ids = itertools.count(1)
@@ -78,6 +85,7 @@ class LlamaCppBackend:
 
     async def aclose(self) -> None:
         """Cancel what runs and wait for the engine threads."""
+        self._is_closed = True
         for sequence in self._sequences.values():
             sequence.is_cancelled = True
         await asyncio.to_thread(self._engine_threads.shutdown)
@@ -87,8 +95,17 @@ class LlamaCppBackend:
 
     async def _render(self, request: GenerationRequest) -> list[int]:
         _refuse_unsupported(request)
+        if self._num_rendering >= self._queue_limit:
+            raise Overloaded(f"{self._num_rendering} prompts are already waiting to be read", 5.0)
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._text_thread, self._renderer.render, request.messages)
+        self._num_rendering += 1
+        try:
+            async with asyncio.timeout(RENDER_SECONDS):
+                return await loop.run_in_executor(self._text_thread, self._renderer.render, request.messages)
+        except TimeoutError as error:
+            raise BackendFailure(f"the prompt was not rendered within {RENDER_SECONDS:.0f} s") from error
+        finally:
+            self._num_rendering -= 1
 
     def _sequence(self, request: GenerationRequest, prompt: list[int]) -> Sequence:
         self._bell = self._bell or Bell(asyncio.get_running_loop())
@@ -99,10 +116,11 @@ class LlamaCppBackend:
         return Sequence(
             str(next(self._ids)),
             prompt,
-            sampling=merge(DEFAULTS, request.sampling),
+            sampling=merge(self._sampling, request.sampling),
             max_tokens=min(room, request.max_tokens or room),
             reason_at_max="length" if request.max_tokens and request.max_tokens <= room else "context_full",
-            stop=request.stop + self._renderer.stop,
+            stop=request.stop,
+            turn_stop=self._renderer.stop,
             inbox=Inbox(self._bell),
         )
 
@@ -137,7 +155,7 @@ class LlamaCppBackend:
             sequence.inbox.put(None)
 
     def _admit(self) -> None:
-        for sequence_id in self._pool.admit():
+        for sequence_id in () if self._is_closed else self._pool.admit():
             self._sequences[sequence_id].admitted.set()
 
     def _abandon(self, sequence: Sequence) -> None:
@@ -160,3 +178,17 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
         raise InvalidRequest("this server cannot call tools yet: leave `tools` out", "tools")
     if request.output_schema is not None:
         raise InvalidRequest("this server cannot follow a JSON schema yet", "output_config.format")
+    # `adaptive` leaves it to the model; agents send it to every model.
+    if request.thinking is not None and request.thinking.mode == "enabled":
+        raise InvalidRequest("this server cannot make the model think yet: leave `thinking` out", "thinking")
+
+
+def _wished(settings: GenerationSettings) -> SamplingParams:
+    """What the user's settings say of sampling."""
+    return SamplingParams(
+        temperature=settings.temperature,
+        top_p=settings.top_p,
+        top_k=settings.top_k,
+        min_p=settings.min_p,
+        repetition_penalty=settings.repetition_penalty,
+    )

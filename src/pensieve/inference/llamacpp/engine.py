@@ -6,6 +6,8 @@ tokenizer uses it. Calls block and release the GIL, except loading, which holds 
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
 import shutil
 import tempfile
@@ -21,6 +23,8 @@ from pensieve.errors import BackendFailure, ContextOverflow, LoadFailed, Pensiev
 from pensieve.inference.llamacpp.sizing import Sizes
 from pensieve.models.spec import ModelSpec
 from pensieve.sampling.params import SamplingParams
+
+FOLDER_PREFIX = "pensieve-engine-"
 
 RANDOM_SEED = 0xFFFFFFFF
 """What llama.cpp takes for "choose one"."""
@@ -45,7 +49,11 @@ class Engine:
 
     def __init__(self, spec: ModelSpec, sizes: Sizes, settings: LlamaCppSettings) -> None:
         """Load the model, which takes seconds to minutes. Raises `LoadFailed`."""
-        self._folder = Path(tempfile.mkdtemp(prefix="pensieve-"))
+        _sweep()
+        # Under another name until it is locked, or another worker that starts now would sweep it away.
+        unlocked = Path(tempfile.mkdtemp(prefix="pensieve-new-"))
+        self._lock = _locked(unlocked)
+        self._folder = unlocked.rename(unlocked.with_name(FOLDER_PREFIX + unlocked.name.rpartition("-")[2]))
         self.socket_path = self._folder / "engine.sock"
         self.key = secrets.token_urlsafe(32)
         params = _common_params(spec.location, sizes, settings)
@@ -71,6 +79,32 @@ class Engine:
     def close(self) -> None:
         """Remove the socket; the memory goes when the process ends."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+
+def _locked(folder: Path) -> int | None:
+    """A lock on the folder that lasts as long as this process; None if another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _sweep() -> None:
+    """Remove the folders of our own engines that died without a chance to do it themselves."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER_PREFIX}*"):
+        try:
+            lock = _locked(folder) if folder.lstat().st_uid == os.getuid() else None
+        except OSError:
+            continue
+        if lock is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+            os.close(lock)
 
 
 _COMPLETION: dict[str, Any] = {

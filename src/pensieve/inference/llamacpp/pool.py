@@ -40,6 +40,8 @@ class TokenPool:
         self._waiting: OrderedDict[str, Demand] = OrderedDict()
         self._running: OrderedDict[str, Demand] = OrderedDict()
         self._reserved: dict[str, int] = {}
+        self._owed: dict[str, int] = {}
+        """Tokens that growing sequences asked for in vain; whoever steps back makes room for these first."""
 
     @property
     def num_running(self) -> int:
@@ -68,7 +70,7 @@ class TokenPool:
         while self._waiting and len(self._running) < self._num_slots:
             demand = next(iter(self._waiting.values()))
             need = min(demand.start_tokens + GROWTH_TOKENS, demand.most_tokens, self.capacity_tokens)
-            if need > self.free_tokens:
+            if need > self.free_tokens - sum(self._owed.values()):
                 break
             del self._waiting[demand.id]
             self._running[demand.id] = demand
@@ -84,13 +86,16 @@ class TokenPool:
         want = min(held_tokens + GROWTH_TOKENS, most)
         if want - reserved <= self.free_tokens:
             self._reserved[sequence_id] = want
+            self._owed.pop(sequence_id, None)
             return None
+        self._owed[sequence_id] = want - reserved
         return next(reversed(self._running))
 
     def step_back(self, sequence_id: str, held_tokens: int) -> None:
         """The sequence left its slot unfinished: it goes to the front of the queue with what it holds now."""
         demand = self._running.pop(sequence_id)
         del self._reserved[sequence_id]
+        self._owed.pop(sequence_id, None)
         self._waiting[sequence_id] = Demand(sequence_id, held_tokens, demand.most_tokens)
         self._waiting.move_to_end(sequence_id, last=False)
 
@@ -99,10 +104,12 @@ class TokenPool:
         self._waiting.pop(sequence_id, None)
         self._running.pop(sequence_id, None)
         self._reserved.pop(sequence_id, None)
+        self._owed.pop(sequence_id, None)
 
     def check_integrity(self) -> None:
         """Raise `AssertionError` if the books do not balance."""
         assert self._reserved.keys() == self._running.keys(), "reserved without a slot"
+        assert self._owed.keys() <= self._running.keys(), "owed to nobody"
         assert not self._running.keys() & self._waiting.keys(), "both running and waiting"
         assert len(self._running) <= self._num_slots, "more sequences than slots"
         assert 0 <= self.free_tokens <= self.capacity_tokens, "the pool is overdrawn"

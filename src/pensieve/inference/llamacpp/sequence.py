@@ -80,8 +80,12 @@ class Sequence:
         reason_at_max: FinishReason,
         stop: tuple[str, ...],
         inbox: Inbox,
+        turn_stop: tuple[str, ...] = (),
     ) -> None:
-        """`max_tokens` is what really fits; `reason_at_max` says whose limit that is."""
+        """`max_tokens` is what really fits; `reason_at_max` says whose limit that is.
+
+        `stop` is the client's; `turn_stop` is how the prompt format itself ends a turn, which the client never sees.
+        """
         self.id = sequence_id
         self.prompt = prompt
         self.sampling = sampling
@@ -94,7 +98,8 @@ class Sequence:
         self.finished: Finished | None = None
         self._max_tokens = max_tokens
         self._reason_at_max = reason_at_max
-        self._stops = StopMatcher(stop)
+        self._turn_stop = frozenset(turn_stop) - frozenset(stop)
+        self._stops = StopMatcher(stop + turn_stop)
         self._cached_tokens: int | None = None
         self._tokens_before = 0
         self._tokens_now = 0
@@ -159,6 +164,8 @@ class Sequence:
 
     def _finish(self, finish: str) -> Finished:
         matched = self._stops.matched
+        if matched in self._turn_stop:
+            matched, finish = None, "stop"
         reason: FinishReason = "stop" if finish == "stop" else self._reason_at_max
         usage = Usage(len(self.prompt), self._cached_tokens or 0, self.completion_tokens)
         return Finished("stop_string" if matched is not None else reason, usage, matched)

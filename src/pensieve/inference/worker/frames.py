@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 
 from pensieve.config.settings import Settings
-from pensieve.errors import Facts
+from pensieve.errors import Facts, PensieveError, RequestTooLarge
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.models.spec import ModelSpec
@@ -82,6 +82,15 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
     facts: Facts
 
 
+def failed(stream: int, error: PensieveError) -> Failed:
+    """The frame of an error; text that is no valid Unicode is mended, since an error must always arrive."""
+    facts = {
+        name: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+        for name, value in error.facts().items()
+    }
+    return Failed(stream, error.code, facts)
+
+
 ToWorker = Load | Generate | Count | Cancel | Stop
 FromWorker = Ready | Events | Counted | Failed
 
@@ -89,8 +98,10 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(frame: ToWorker | FromWorker) -> bytes:
-    """The frame's bytes, length first."""
+    """The frame's bytes, length first. Raises `RequestTooLarge`."""
     body = _encoder.encode(frame)
+    if len(body) > MAX_FRAME_BYTES:
+        raise RequestTooLarge(MAX_FRAME_BYTES)
     return _LENGTH.pack(len(body)) + body
 
 

@@ -98,14 +98,20 @@ class WorkerBackend:
 
     async def _ready(self) -> WorkerProcess:
         """The living worker, started if need be."""
-        if self._worker is not None and self._worker.is_alive:
-            return self._worker
         if self._is_closed:
             raise BackendFailure("the server is shutting down")
+        if self._worker is not None and self._worker.is_alive:
+            return self._worker
         if self._loading is None:
             self._loading = asyncio.create_task(self._start())
             self._loading.add_done_callback(self._loaded)
-        return await asyncio.shield(self._loading)
+        loading = self._loading
+        try:
+            return await asyncio.shield(loading)
+        except asyncio.CancelledError:
+            if loading.cancelled():  # by `aclose`; a client that leaves cancels only its own waiting
+                raise BackendFailure("the server is shutting down") from None
+            raise
 
     async def _start(self) -> WorkerProcess:
         await self._bury()

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -86,11 +87,13 @@ class Worker(asyncio.Protocol):
         try:
             await work
         except PensieveError as error:
-            self._send(frames.Failed(stream, error.code, error.facts()))
+            self._send(frames.failed(stream, error))
         except Exception as error:  # noqa: BLE001 - one of the three named places; the trace goes to our log
-            sys.excepthook(type(error), error, error.__traceback__)
+            # The message of a foreign exception may quote a prompt, so that only its kind and place are written.
+            place = "".join(traceback.format_tb(error.__traceback__))
+            print(f"{type(error).__name__} at\n{place}", file=sys.stderr)
             failure = BackendFailure(f"the engine failed on this request ({type(error).__name__})")
-            self._send(frames.Failed(stream, failure.code, failure.facts()))
+            self._send(frames.failed(stream, failure))
 
     async def _load(self, spec: ModelSpec, settings: Settings) -> None:
         self._backend = await asyncio.to_thread(open_backend, spec, settings)

@@ -8,7 +8,6 @@ import logging
 import signal
 import socket
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator
 from typing import cast
 
@@ -23,8 +22,8 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
 """How long a worker gets to end in order before it is killed; it has nothing to save."""
 
-LAST_WORDS = 20
-"""Lines of a worker's standard error that are kept, to explain a crash in the log."""
+LAST_WORDS_BYTES = 4096
+"""How much of the end of a worker's standard error is kept, to explain a crash in the log."""
 
 
 class _Link(asyncio.Protocol):
@@ -61,6 +60,17 @@ class _Link(asyncio.Protocol):
             self._transport.close()
 
 
+async def _spawn(connection: socket.socket) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "pensieve.inference.worker.main", str(connection.fileno())),
+        pass_fds=(connection.fileno(),),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
+    )
+
+
 class WorkerProcess:
     """A running worker. Make one with `start`."""
 
@@ -70,23 +80,20 @@ class WorkerProcess:
         self._process = process
         self._link = link
         self._streams = itertools.count(frames.LOAD_STREAM + 1)
-        self._last_words: deque[str] = deque(maxlen=LAST_WORDS)
+        self._last_words = b""
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
     async def start(cls, spec: ModelSpec, settings: Settings) -> WorkerProcess:
         """Start a process and load the model in it. Raises `LoadFailed`."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", "pensieve.inference.worker.main", str(theirs.fileno())),
-                pass_fds=(theirs.fileno(),),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
-            )
-        _, link = await asyncio.get_running_loop().create_connection(_Link, sock=ours)
+        try:
+            with theirs:
+                process = await _spawn(theirs)
+            _, link = await asyncio.get_running_loop().create_connection(_Link, sock=ours)
+        except OSError as error:
+            ours.close()
+            raise LoadFailed(f"no worker process could be started ({error.strerror})", spec.name) from error
         worker = cls(spec, process, link)
         try:
             worker.limits = await worker._load(settings)
@@ -110,7 +117,7 @@ class WorkerProcess:
     @property
     def last_words(self) -> str:
         """The end of what it wrote to standard error."""
-        return "\n".join(self._last_words)
+        return self._last_words.decode(errors="replace").strip()
 
     def new_stream(self) -> int:
         """A number no other stream of this worker has."""
@@ -188,5 +195,5 @@ class WorkerProcess:
 
     async def _listen(self) -> None:
         assert self._process.stderr is not None
-        async for line in self._process.stderr:
-            self._last_words.append(line.decode(errors="replace").rstrip())
+        while words := await self._process.stderr.read(LAST_WORDS_BYTES):
+            self._last_words = (self._last_words + words)[-LAST_WORDS_BYTES:]
