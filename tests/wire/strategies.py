@@ -74,9 +74,11 @@ def _messages(role: str, parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Mes
     return st.builds(Message, st.just(role), st.lists(parts, max_size=3).map(tuple))
 
 
-messages = st.one_of(
-    _messages("user", user_parts), _messages("assistant", assistant_parts), _messages("system", text_parts)
+spoken = st.one_of(
+    _messages("user", user_parts).filter(lambda message: any(part != TextPart("") for part in message.parts)),
+    _messages("assistant", assistant_parts),
 )
+messages = spoken | _messages("system", text_parts)
 tools = st.builds(ToolSpec, words, json_objects, texts, st.booleans(), st.booleans())
 thinking = st.builds(
     Thinking,
@@ -96,15 +98,16 @@ sampling = st.builds(
 
 @st.composite
 def requests(draw: st.DrawFn) -> GenerationRequest:
-    """Requests whose tool choice fits their tools; id, affinity key and deadline do not travel in the body."""
+    """Requests with something to answer and a tool choice that fits; id, affinity key and deadline do not travel."""
     specs = tuple(draw(st.lists(tools, max_size=3, unique_by=lambda tool: tool.name)))
     modes: list[Literal["auto", "any", "tool", "none"]] = ["auto", "none"]
     mode = draw(st.sampled_from([*modes, "any", "tool"] if specs else modes))
     name = draw(st.sampled_from(specs)).name if mode == "tool" else ""
+    before, after = draw(st.lists(messages, max_size=2)), draw(st.lists(messages, max_size=1))
     return GenerationRequest(
         id="req_1",
         model=draw(words),
-        messages=tuple(draw(st.lists(messages, min_size=1, max_size=4))),
+        messages=(*before, draw(spoken), *after),
         tools=specs,
         tool_choice=ToolChoice(mode, name, draw(st.booleans())),
         sampling=draw(sampling),

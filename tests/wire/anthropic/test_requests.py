@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pensieve.errors import InvalidRequest
 from pensieve.generation import GenerationRequest, Thinking, ToolChoice
-from pensieve.messages import Message, TextPart, say
+from pensieve.messages import Message, TextPart, ToolResultPart, say
 from pensieve.wire.anthropic.requests import DecodedRequest, decode_count_request, decode_request, encode_request
 from wire.strategies import PROPERTY, json_values, requests
 
@@ -122,9 +122,34 @@ def test_an_empty_system_text_is_none(empty: object) -> None:
     assert decoded(system=empty).messages == (say("user", "hi"),)
 
 
-def test_only_volatile_messages_are_no_messages() -> None:
-    """After dropping, something must be left to answer."""
-    assert refusal(body(messages=[{"role": "system", "content": BILLING}])) == "messages: there is no message in it"
+@pytest.mark.parametrize("text", [BILLING, "Be brief.", ""])
+def test_a_conversation_of_only_system_messages_is_refused(text: str) -> None:
+    """Instructions alone, kept or dropped, leave nothing to answer."""
+    said = refusal(body(messages=[{"role": "system", "content": text}], system="s"))
+    assert said == "messages: there is nothing to answer: add a user message"
+
+
+@pytest.mark.parametrize("empty", ["", [], [{"type": "text", "text": ""}], [{"type": "text", "text": ""}] * 2])
+def test_an_empty_user_message_is_refused_where_it_stands(empty: object) -> None:
+    """The place is counted in the messages that were sent, dropped ones included."""
+    turns = [{"role": "system", "content": BILLING}, {"role": "user", "content": "hi"}]
+    said = refusal(body(messages=[*turns, {"role": "user", "content": empty}]))
+    assert said == "messages.2.content: must not be empty"
+
+
+def test_an_empty_text_beside_something_is_no_empty_message() -> None:
+    """One block with content is enough."""
+    result = {"type": "tool_result", "tool_use_id": "c"}
+    [read] = decoded(messages=[{"role": "user", "content": [{"type": "text", "text": ""}, result]}]).messages
+    assert read.parts == (TextPart(""), ToolResultPart("c", ()))
+
+
+@pytest.mark.parametrize("empty", ["", []])
+def test_an_empty_assistant_message_may_end_the_conversation(empty: object) -> None:
+    """Clients prefill an answer with nothing yet in it."""
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": empty}]
+    last = decoded(messages=turns).messages[-1]
+    assert (last.role, last.text) == ("assistant", "")
 
 
 @pytest.mark.parametrize(

@@ -211,8 +211,8 @@ def _decode(body: bytes, request_id: str, affinity_key: str, *, needs_max_tokens
 def _decode_messages(wire: RequestBody) -> tuple[Message, ...]:
     messages = [_decode_message(message, f"messages.{at}") for at, message in enumerate(wire.messages)]
     kept = tuple(message for message in messages if message is not None)
-    if not kept:
-        raise InvalidRequest("there is no message in it", path="messages")
+    if all(message.role == "system" for message in kept):
+        raise InvalidRequest("there is nothing to answer: add a user message", path="messages")
     top = _decode_system(wire.system, is_empty_dropped=True) if wire.system is not None else None
     return kept if top is None else (top, *kept)
 
@@ -222,7 +222,10 @@ def _decode_message(message: WireMessage, path: str) -> Message | None:
         case SystemMessage(content):
             return _decode_system(content, is_empty_dropped=False)
         case UserMessage(content):
-            return Message("user", _decode_content(content, path))
+            parts = _decode_content(content, path)
+            if all(part == TextPart("") for part in parts):
+                raise InvalidRequest("must not be empty", path=f"{path}.content")
+            return Message("user", parts)
         case AssistantMessage(content):
             return Message("assistant", _decode_content(content, path))
 
@@ -286,7 +289,7 @@ def _output_schema(wire: RequestBody) -> Json:
 
 def _split_system(messages: tuple[Message, ...]) -> tuple[tuple[str, ...], tuple[Message, ...]]:
     first = messages[0] if messages else None
-    if first is None or first.role != "system" or not first.text or len(messages) == 1:
+    if first is None or first.role != "system" or not first.text:
         return (), messages
     return tuple(part.text for part in first.parts if isinstance(part, TextPart)), messages[1:]
 
