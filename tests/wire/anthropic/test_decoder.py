@@ -127,6 +127,10 @@ def test_an_error_frame_is_raised_as_the_error_it_was() -> None:
         (MESSAGE, TEXT, CLOSE | {"index": 1}),
         (MESSAGE, TEXT, END),
         (MESSAGE, TEXT, CLOSE, MORE),
+        (MESSAGE, MORE | {"delta": {"type": "novel_delta"}}),
+        (MESSAGE, TEXT | {"content_block": {"type": "novelty"}}, TEXT),
+        (MESSAGE, TEXT | {"content_block": {"type": "novelty"}}, MORE | {"index": 1}),
+        (MESSAGE, TEXT | {"content_block": {"type": "novelty"}}, END),
         (MESSAGE, STOP),
         (MESSAGE, END, END),
         (MESSAGE, END, TEXT),
@@ -150,10 +154,27 @@ def test_a_broken_frame_is_a_failure(data: str) -> None:
         EventDecoder().decode(SseEvent("message_start", data))
 
 
-def test_a_block_that_no_event_can_say_is_a_failure() -> None:
-    """Nothing of an answer is dropped silently."""
-    with pytest.raises(BackendFailure, match="server_tool_use"):
-        played(MESSAGE, TEXT | {"content_block": {"type": "server_tool_use"}})
+@pytest.mark.parametrize("block", [{"type": "redacted_thinking", "data": "x"}, {"type": "novelty", "text": 1}])
+def test_a_block_of_unknown_kind_is_passed_over_to_its_end(block: Json) -> None:
+    """Its deltas, of whatever kind, say nothing; the next block has the next index."""
+    novel = MORE | {"delta": {"type": "novel_delta"}}
+    skipped = (TEXT | {"content_block": block}, MORE, novel, CLOSE)
+    following = [frame | {"index": 1} for frame in (TEXT, MORE, CLOSE)]
+    said = played(MESSAGE, *skipped, *following, END, STOP)
+    assert said == [Started(3, 0), TextDelta("a"), Finished("stop", Usage(3, 0, 2))]
+
+
+def test_a_delta_of_unknown_kind_is_passed_over() -> None:
+    """The text around a citation arrives."""
+    cited = MORE | {"delta": {"type": "citations_delta", "citation": {}}}
+    assert played(MESSAGE, TEXT, MORE, cited, MORE)[1:] == [TextDelta("a"), TextDelta("a")]
+
+
+@pytest.mark.parametrize("broken", [{}, {"type": 1}, {"type": "text_delta"}, {"type": "text_delta", "text": 1}, []])
+def test_a_broken_delta_is_a_failure(broken: Json) -> None:
+    """Only what is new is passed over, not what is wrong."""
+    with pytest.raises(BackendFailure, match="broken content_block_delta frame"):
+        played(MESSAGE, TEXT, MORE | {"delta": broken})
 
 
 def test_an_unknown_stop_reason_is_a_failure() -> None:

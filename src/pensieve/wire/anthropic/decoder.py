@@ -1,9 +1,12 @@
 """The frames of a Messages stream to events: one state machine per answer, without I/O.
 
-A frame out of order is `BackendFailure`; kinds of events that are not known are passed over, as the API asks.
+A frame out of order is `BackendFailure`; kinds of events, blocks and deltas that are not known are passed over,
+as the API asks.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar, get_args
 
 import msgspec
 
@@ -58,11 +61,15 @@ class ToolUseStart(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"
     input: dict[str, Json] = {}
 
 
+class PassedOver(msgspec.Struct, frozen=True):
+    """A block of a kind that is not known, until it ends."""
+
+
 class BlockStart(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_start"):
-    """A block begins."""
+    """A block begins; it is read only if its kind is known."""
 
     index: int
-    content_block: TextStart | ThinkingStart | ToolUseStart
+    content_block: msgspec.Raw
 
 
 class TextMore(msgspec.Struct, frozen=True, tag_field="type", tag="text_delta"):
@@ -90,10 +97,10 @@ class InputMore(msgspec.Struct, frozen=True, tag_field="type", tag="input_json_d
 
 
 class BlockDelta(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_delta"):
-    """More of the open block."""
+    """More of the open block; it is read only if its kind is known."""
 
     index: int
-    delta: TextMore | ThinkingMore | Signature | InputMore
+    delta: msgspec.Raw
 
 
 class BlockStop(msgspec.Struct, frozen=True, tag_field="type", tag="content_block_stop"):
@@ -133,13 +140,28 @@ _KNOWN = frozenset(
 )
 _FRAMES = msgspec.json.Decoder(Frame)
 
+Start = TextStart | ThinkingStart | ToolUseStart
+More = TextMore | ThinkingMore | Signature | InputMore
+_STARTS = {kind.__struct_config__.tag: msgspec.json.Decoder[Start](kind) for kind in get_args(Start)}
+_MORES = {kind.__struct_config__.tag: msgspec.json.Decoder[More](kind) for kind in get_args(More)}
+_T = TypeVar("_T")
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What a block or a delta is."""
+
+    type: str
+
+
+_KINDS = msgspec.json.Decoder(Kind)
+
 
 class EventDecoder:
     """Turns the frames of one answer into events; `is_finished` is true once nothing is missing."""
 
     def __init__(self) -> None:
         self._started: Usage | None = None
-        self._block: TextStart | ThinkingStart | ToolUseStart | None = None
+        self._block: Start | PassedOver | None = None
         self._index = 0
         self._signature = ""
         self._finished: Finished | None = None
@@ -152,10 +174,9 @@ class EventDecoder:
         if event.event not in _KNOWN:
             return []
         try:
-            frame = _FRAMES.decode(event.data.encode())
+            return self._take(_FRAMES.decode(event.data.encode()))
         except (msgspec.DecodeError, RecursionError) as error:
             raise BackendFailure(f"the server sent a broken {event.event} frame: {error}") from error
-        return self._take(frame)
 
     def _take(self, frame: Frame) -> list[GenerationEvent]:
         if self._started is None and not isinstance(frame, MessageStart):
@@ -183,8 +204,9 @@ class EventDecoder:
     def _open(self, frame: BlockStart) -> list[GenerationEvent]:
         if self._block is not None or self._finished is not None or frame.index != self._index:
             raise _misplaced(frame)
-        self._block = frame.content_block
-        match frame.content_block:
+        block: Start | PassedOver = _read(frame.content_block, _STARTS) or PassedOver()
+        self._block = block
+        match block:
             case TextStart(text):
                 return [TextDelta(text)] if text else []
             case ThinkingStart(text):
@@ -192,11 +214,17 @@ class EventDecoder:
             case ToolUseStart(call_id, name, given):
                 arguments = [ToolCallDelta(call_id, msgspec.json.encode(given).decode())] if given else []
                 return [ToolCallStarted(call_id, name), *arguments]
+            case PassedOver():
+                return []
 
     def _more(self, frame: BlockDelta) -> list[GenerationEvent]:
-        if frame.index != self._index:
+        if self._block is None or frame.index != self._index:
             raise _misplaced(frame)
-        match self._block, frame.delta:
+        if isinstance(self._block, PassedOver):
+            return []
+        match self._block, _read(frame.delta, _MORES):
+            case _, None:
+                return []
             case TextStart(), TextMore(text):
                 return [TextDelta(text)] if text else []
             case ThinkingStart(), ThinkingMore(text):
@@ -215,7 +243,7 @@ class EventDecoder:
         signature, self._signature = self._signature, ""
         self._index += 1
         match block:
-            case TextStart():
+            case TextStart() | PassedOver():
                 return []
             case ThinkingStart():
                 return [ThinkingFinished("" if signature == UNSIGNED else signature)]
@@ -237,6 +265,11 @@ class EventDecoder:
             raise _misplaced(frame)
         self.is_finished = True
         return [self._finished]
+
+
+def _read(raw: msgspec.Raw, readers: dict[str, msgspec.json.Decoder[_T]]) -> _T | None:
+    reader = readers.get(_KINDS.decode(raw).type)
+    return None if reader is None else reader.decode(raw)
 
 
 def _misplaced(frame: Frame) -> BackendFailure:
