@@ -81,6 +81,15 @@ async def test_max_tokens_and_the_context_cut_the_text() -> None:
     assert (by_context.message.text, by_context.reason) == ("one two three", "context_full")
 
 
+async def test_no_text_follows_a_call_that_is_over_the_budget() -> None:
+    """A call is never cut; what it took too much does not give the words after it more room."""
+    call = Call("Read", {"path": "/a/rather/long/path"}, id="toolu_1")
+    script = Script(turns=(Turn(steps=(call, Say("one two three four five six"))),), chunk_words=1)
+    said = await answer(script, asking(max_tokens=2))
+    assert said.usage.completion_tokens > 2
+    assert (said.message.text, said.reason) == ("", "length")
+
+
 async def test_the_earliest_stop_string_ends_the_text_and_is_named() -> None:
     """What comes after it, later steps included, is not said."""
     script = Script(turns=(Turn(steps=(Say("one. two! three"), Say(" four"))),))

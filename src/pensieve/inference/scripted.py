@@ -240,7 +240,8 @@ class _Performance:
 
     def _chunks(self, text: str) -> Iterator[str]:
         words = _WORD.findall(text)
-        left = self._budget_tokens - self._num_said
+        # A call is never cut, so it may have said more than the budget.
+        left = max(0, self._budget_tokens - self._num_said)
         if len(words) > left:
             words, self._cut, self._stop_string = words[:left], self._budget_reason, None
         for start in range(0, len(words), self._chunk_words):
