@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.config.folders import folders, prepare
+from pensieve.config.settings import Folders
 from pensieve.config.sources import load
 from pensieve.errors import ConfigurationError
 
@@ -76,6 +77,18 @@ def test_loose_data_and_state_folders_are_closed(tmp_path: Path) -> None:
         folder.chmod(0o755)
     prepare(ours)
     assert [mode(folder) for folder in (ours.config, ours.data, ours.state)] == [0o755, 0o700, 0o700]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_models_are_closed_where_all_folders_are_one(tmp_path: Path, exists: bool) -> None:
+    """As on macOS, where the shared folder counts as config and is left as it was."""
+    ours = Folders(config=tmp_path, data=tmp_path, state=tmp_path)
+    tmp_path.chmod(0o755)
+    if exists:
+        ours.models.mkdir()
+        ours.models.chmod(0o755)
+    prepare(ours)
+    assert [mode(folder) for folder in (ours.config, ours.models)] == [0o755, 0o700]
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.config.environment import NOT_SETTINGS
-from pensieve.config.fields import FIELDS, Field
+from pensieve.config.fields import FIELDS, SECRETS, Field
 from pensieve.config.settings import Settings
 from pensieve.config.validation import accepted, display
 
@@ -20,14 +20,20 @@ PAGE = (REPOSITORY / "docs" / "configuration.md").read_text()
 
 
 def test_the_example_sets_each_setting_once_and_to_its_default(sources: Sources) -> None:
-    """With every line switched on, each setting comes from `.env` and is what it was without it."""
-    switched_on = re.sub(r"^#(?=PENSIEVE_(?!DEBUG))", "", EXAMPLE, flags=re.MULTILINE)
+    """With every line but the key's switched on, each setting comes from `.env` and is what it was without it."""
+    switched_on = re.sub(r"^#(?=PENSIEVE_(?!DEBUG|API_KEY))", "", EXAMPLE, flags=re.MULTILINE)
     sources.write_dotenv(switched_on)
     loaded = sources.load()
     assert loaded.settings == Settings()
-    assert {origin.layer for origin in loaded.origins.values()} == {"dotenv"}
+    assert {key for key, origin in loaded.origins.items() if origin.layer != "dotenv"} == SECRETS
     assert loaded.warnings == ()
-    assert switched_on.count("\nPENSIEVE_") == len(FIELDS) + 1
+    assert switched_on.count("\nPENSIEVE_") == len(FIELDS.keys() - SECRETS) + 1
+
+
+def test_the_example_is_valid_as_it_stands(sources: Sources) -> None:
+    """A copy of it changes nothing."""
+    sources.write_dotenv(EXAMPLE)
+    assert {origin.layer for origin in sources.load().origins.values()} == {"default"}
 
 
 def test_the_example_names_every_variable_and_explains_it() -> None:

@@ -77,6 +77,18 @@ def test_an_empty_key_given_as_a_flag_is_refused(sources: Sources) -> None:
         sources.load({"server.api_key": ""})
 
 
+@pytest.mark.parametrize("variable", ["PENSIEVE_API_KEY", "PENSIEVE_SERVER_API_KEY"])
+def test_an_empty_key_in_a_variable_is_refused(sources: Sources, variable: str) -> None:
+    """A shell variable nobody set must not turn off the key that a weaker source gave."""
+    sources.write_file('[server]\napi_key = "correct-horse"\n')
+    problem = f"{variable} in the environment): an empty value is not accepted: unset it to have no key"
+    with pytest.raises(ConfigurationError, match=re.escape(problem)):
+        sources.load(**{variable: ""})
+    sources.write_dotenv(f"{variable}=\n")
+    with pytest.raises(ConfigurationError, match="unset it to have no key"):
+        sources.load()
+
+
 def test_every_setting_has_an_origin(sources: Sources) -> None:
     """With no source at all, everything is a default and nothing is warned of."""
     loaded = sources.load()
@@ -96,6 +108,8 @@ def values(field: Field) -> st.SearchStrategy[object]:
             return st.floats(low, high)
         case inspect.LiteralType(values=choices):
             return st.sampled_from(choices)
+        case inspect.VarTupleType() if field.key == "server.allowed_origins":
+            return st.lists(st.from_regex(r"\A[a-z]+://[a-z0-9.:-]+/?\Z")).map(tuple)
         case inspect.VarTupleType():
             return st.lists(st.from_regex(r"\A[!-+\--~]+\Z")).map(tuple)
         case inspect.Metadata():

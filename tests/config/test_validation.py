@@ -96,10 +96,27 @@ def test_only_a_long_key_spares_two_characters(secret: str, shown: str) -> None:
     assert mask(secret) == display(FIELDS["server.api_key"], secret) == shown
 
 
-@pytest.mark.parametrize("key", [key for key, field in FIELDS.items() if field.default is None])
+@pytest.mark.parametrize("key", [key for key, field in FIELDS.items() if field.default is None and not field.is_secret])
 def test_an_empty_text_unsets_an_optional_setting(key: str) -> None:
     """`PENSIEVE_X=` is how a variable says: the program's own choice."""
     assert validate(FIELDS[key], parse(FIELDS[key], ""), "somewhere") is None
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "example.org", "https://", "https://*.example.org", "https://example.org/chat", "//a.b"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    """It could never match, and its owner would wonder why."""
+    problem = refusal("server.allowed_origins", (origin,))
+    assert problem.endswith("a list, each an origin with its scheme and no path, such as https://example.org")
+
+
+@pytest.mark.parametrize(
+    "origin", ["https://example.org", "HTTP://[::1]:3000", "http://localhost:3000/", "chrome-extension://abcdef"]
+)
+def test_an_origin_with_its_scheme_is_taken(origin: str) -> None:
+    """Extensions have origins too; a slash at the end is commonly copied along."""
+    assert validate(FIELDS["server.allowed_origins"], (origin,), "somewhere") == (origin,)
 
 
 @pytest.mark.parametrize(("text", "hosts"), [("", ()), ("a", ("a",)), (" a , b ,", ("a", "b"))])

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.types import Receive, Scope, Send
 
 from live_server import Live, body, serving
-from pensieve.server.guards import host_name, is_loopback
+from pensieve.config.settings import ServerSettings
+from pensieve.errors import Forbidden
+from pensieve.server.guards import HostGuard, host_name, is_loopback
 
 PAGE = "https://app.example"
+
+
+async def nothing(*_: Any) -> Any:
+    """A channel that the guard of Host headers has no use for."""
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,41 @@ async def test_only_our_own_names_are_answered(host: str, status: int) -> None:
         for path in ("/v1/models", "/health"):
             response = await live.client.get(path, headers={"host": host})
             assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("bound", "host", "is_ours"),
+    [
+        ("::ffff:192.168.1.5", "192.168.1.5:7777", True),
+        ("::ffff:192.168.1.5", "[::ffff:c0a8:105]", True),
+        ("::ffff:192.168.1.5", "192.168.1.6", False),
+        ("2001:db8::5", "[2001:DB8:0:0::0005]:7777", True),
+        ("2001:db8::5", "[2001:db8::6]", False),
+        ("fe80::5%eth0", "[fe80::5]", True),
+        ("192.168.1.5", "[fd00:0::7]", True),
+        ("192.168.1.5", "evil.example", False),
+    ],
+)
+async def test_an_address_is_ours_however_it_is_written(bound: str, host: str, is_ours: bool) -> None:
+    """A socket on :: names an IPv4 address in its IPv6 form, and clients write IPv6 as they like."""
+    served: list[Scope] = []
+
+    async def app(scope: Scope, _receive: Receive, _send: Send) -> None:
+        served.append(scope)
+
+    scope = {"type": "http", "server": (bound, 7777), "headers": [(b"host", host.encode())]}
+    guard = HostGuard(app, ServerSettings(host="::", allowed_hosts=("FD00::7",)))
+    with nullcontext() if is_ours else pytest.raises(Forbidden):
+        await guard(scope, nothing, nothing)
+    assert bool(served) == is_ours
+
+
+@pytest.mark.parametrize(
+    ("host", "is_ours"), [("::ffff:127.0.0.1", True), ("0:0::1", True), ("::ffff:10.0.0.1", False), ("::", False)]
+)
+def test_loopback_is_known_in_every_spelling(host: str, is_ours: bool) -> None:
+    """Also as an IPv6 socket names it."""
+    assert is_loopback(host) == is_ours
 
 
 async def test_no_host_or_two_hosts_are_refused(live: Live) -> None:

@@ -31,11 +31,12 @@ def folders(environ: Mapping[str, str]) -> Folders:
 
 
 def prepare(folders: Folders) -> None:
-    """Make the folders that are missing, for their owner only, and close data and state to everyone else.
+    """Make the folders that are missing, for their owner only, and close data, state and models to everyone else.
 
-    A config folder that exists is left as it is: with PENSIEVE_HOME it may be any folder of the user's.
+    A config folder that exists is left as it is: with PENSIEVE_HOME it may be any folder of the user's. Models are
+    closed for themselves, because on macOS config, data and state are one folder.
     """
-    for folder in (folders.config, folders.data, folders.state):
+    for folder in (folders.config, folders.data, folders.state, folders.models):
         try:
             folder.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
             if folder != folders.config:

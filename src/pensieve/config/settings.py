@@ -16,7 +16,14 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Name = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", description="a name or path, on one line")]
 Address = Annotated[str, Meta(pattern=r"^[!-~]+\Z", description="a host name or address, without spaces")]
-WebOrigin = Annotated[str, Meta(pattern=r"^[!-~]+\Z", description="an origin such as https://example.org")]
+WebOrigin = Annotated[
+    str,
+    Meta(
+        pattern=r"^[A-Za-z][A-Za-z0-9+.-]*://[A-Za-z0-9._:\[\]-]+/?\Z",
+        description="an origin with its scheme and no path, such as https://example.org",
+    ),
+]
+"""Only what a browser can send: anything else would be kept and never match."""
 Secret = Annotated[str, Meta(pattern=r"^[!-~]+\Z", description="visible ASCII characters, without spaces")]
 """What an HTTP header can carry; empty is refused, so that an unset shell variable never turns the key off."""
 

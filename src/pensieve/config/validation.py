@@ -19,7 +19,8 @@ _LONGEST_SHOWN = 80
 def parse(field: Field, text: str) -> Json:
     """The value a text stands for, by the field's type; what does not parse stays text, for `validate` to refuse."""
     kind, is_optional = _kind(field)
-    if not text and is_optional:
+    # For a secret, empty is more likely an unset shell variable than a wish to have none.
+    if not text and is_optional and not field.is_secret:
         return None
     match kind:
         case inspect.IntType():
@@ -38,9 +39,8 @@ def validate(field: Field, value: Json, source: str) -> Json:
         if isinstance(converted, str):
             converted.encode()
     except (msgspec.ValidationError, UnicodeEncodeError):
-        problem = f"{_quoted(field, value)} is not accepted: {accepted(field)}"
         # The cause is left out: its text can hold a secret.
-        raise ConfigurationError(problem, field.key, source) from None
+        raise ConfigurationError(_refusal(field, value), field.key, source) from None
     return converted
 
 
@@ -58,6 +58,12 @@ def display(field: Field, value: Json) -> str:
     if field.is_secret:
         return mask(str(value))
     return ", ".join(value) if isinstance(value, tuple) else str(value)
+
+
+def _refusal(field: Field, value: Json) -> str:
+    if field.is_secret and value == "":
+        return "an empty value is not accepted: unset it to have no key"
+    return f"{_quoted(field, value)} is not accepted: {accepted(field)}"
 
 
 def _quoted(field: Field, value: Json) -> str:

@@ -6,7 +6,7 @@ Each guard raises an error of the tree and sends nothing itself, except for the 
 from __future__ import annotations
 
 import hmac
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -24,10 +24,8 @@ OPEN_PROBES = frozenset({"/", "/api/hello"})
 
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, spoken to from itself."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    address = _canonical(host)
+    return address == "localhost" if isinstance(address, str) else address.is_loopback
 
 
 def host_name(host_header: str) -> str | None:
@@ -45,12 +43,23 @@ def host_name(host_header: str) -> str | None:
     return name.removesuffix(".")
 
 
+def _canonical(host: str) -> str | IPv4Address | IPv6Address:
+    """An address as its value, however it is written and whichever socket it came through; a name as it is."""
+    try:
+        # The zone of a link-local address stands in the socket's name, and no client sends it.
+        address = ip_address(host.partition("%")[0])
+    except ValueError:
+        return host
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
+
+
 class HostGuard:
     """Answers only to names that are ours: a web page that points its own name at this machine gets nothing."""
 
     def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
         self.app = app
-        self._names = {name.lower() for name in (settings.host, *settings.allowed_hosts)}
+        self._names = {_canonical(name.lower()) for name in (settings.host, *settings.allowed_hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -61,8 +70,11 @@ class HostGuard:
     def _is_ours(self, scope: Scope) -> bool:
         given = Headers(scope=scope).getlist("host")
         name = host_name(given[0]) if len(given) == 1 else None
+        if name is None:
+            return False
         bound = (scope.get("server") or ("",))[0]
-        return name is not None and (is_loopback(name) or name in self._names or name == bound)
+        address = _canonical(name)
+        return is_loopback(name) or address in self._names or address == _canonical(bound)
 
 
 class OriginGuard:
