@@ -45,7 +45,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Web origins that may call from a browser, beside none."""
     allowed_hosts: tuple[Address, ...] = ()
     """Host header names that are answered, beside loopback names and the bound address."""
-    max_body_bytes: Annotated[int, Meta(ge=1024, le=2**31)] = 16 * 2**20
+    max_body_bytes: Annotated[int, Meta(ge=1024, le=2**27)] = 16 * 2**20
+    """Well below what a frame to the worker may have."""
     ping_seconds: Annotated[float, Meta(ge=0.05, le=60.0)] = 5.0
     """Longest silence of an open stream."""
 

@@ -258,6 +258,8 @@ def test_a_message_thread_is_refused_with_the_reason_that_sdks_understand() -> N
         (body(max_tokens=True), "max_tokens: expected int, got bool"),
         (body(temperature=9), "temperature: 9.0 is out of range: 0 to 5"),
         (body(stop_sequences=["a", ""]), "stop_sequences.1: must not be empty"),
+        (body(stop_sequences=["a"] * 65), "stop_sequences: expected array of length <= 64"),
+        (body(stop_sequences=["a" * 1001]), "stop_sequences.0: expected str of length <= 1000"),
         (body(system=[{"type": "image"}]), "system.0.type: 'image' is not supported here"),
         (body(thinking={"type": "sideways"}), "thinking.type: 'sideways' is not supported here"),
         (body(thinking={"type": "enabled", "budget_tokens": 0}), "thinking.budget_tokens: expected int >= 1"),

@@ -27,6 +27,9 @@ from pensieve.wire.anthropic.blocks import (
 )
 from pensieve.wire.anthropic.body import check, parse_object, unknown_fields
 
+StopString = Annotated[str, Meta(min_length=1, max_length=1_000)]
+"""Every stop string is looked for in every piece of text, so that their number and length are bounded."""
+
 _VOLATILE = re.compile(
     r"x-anthropic-billing-header:.*|\s*<total_tokens>[^<]*</total_tokens>\s*",
     re.DOTALL,
@@ -113,7 +116,7 @@ class RequestBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     thinking: ThinkingBody | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None
-    stop_sequences: tuple[NonEmpty, ...] | None = None
+    stop_sequences: Annotated[tuple[StopString, ...], Meta(max_length=64)] | None = None
     stream: bool | None = None
     temperature: float | None = None
     top_p: float | None = None
