@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import pytest
 
+from gguf_files import write_gguf
 from pensieve.config.settings import Folders
 from pensieve.inference.server_client import find_server
 
@@ -116,6 +117,27 @@ def test_the_run_file_holds_the_key_for_its_owner_alone(script: Path, folders: F
         assert server.api_key == "s3cret-key"
         assert folders.run_file.stat().st_mode & 0o777 == 0o600
         assert folders.state.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_run_file_says_which_file_is_served(tmp_path: Path, folders: Folders) -> None:
+    """By its true place, from whatever folder and by whatever path it was named; the model is not loaded for that."""
+    weights = write_gguf(tmp_path / "mine.gguf")
+    words = [sys.executable, "-m", "pensieve", "serve", "--port", "0", "--model", "./mine.gguf"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline().startswith("Pensieve answers")
+        server = find_server(folders)
+        running.terminate()
+    assert server is not None
+    assert (server.model, server.location) == ("mine", str(weights.resolve()))
+
+
+@pytest.mark.usefixtures("pensieve_home")
+def test_a_known_model_that_is_not_here_names_the_pull() -> None:
+    """The first thing anyone on a fresh machine sees."""
+    words = [sys.executable, "-m", "pensieve", "serve", "--port", "0", "--model", "smollm2-135m"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert "`pensieve pull smollm2-135m` fetches it" in ended.stderr
 
 
 def test_a_stop_ends_a_stream_under_way_with_an_error_frame(script: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -26,6 +27,7 @@ class Health(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer any path."""
         self.server.seen.append((self.path, str(self.headers)))  # type: ignore[attr-defined]
+        time.sleep(self.server.delay_seconds)  # type: ignore[attr-defined]
         status, content = self.server.reply  # type: ignore[attr-defined]
         self.send_response(status)
         self.end_headers()
@@ -42,6 +44,7 @@ class Standing(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Health)
         self.reply: tuple[int, bytes] = (200, b'{"status": "healthy"}')
         self.seen: list[tuple[str, str]] = []
+        self.delay_seconds = 0.0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
 
@@ -152,6 +155,21 @@ def test_what_does_not_answer_like_a_pensieve_is_ignored(
     """Another program may have the port."""
     standing.reply = reply
     write(folders, msgspec.json.encode(running(standing.url)))
+    assert find_server(folders) is None
+
+
+def test_a_server_on_a_busy_machine_is_waited_for(folders: Folders, standing: Standing) -> None:
+    """Its model must not be loaded a second time because it answered late."""
+    standing.delay_seconds = 1.0
+    write(folders, msgspec.json.encode(running(standing.url)))
+    assert find_server(folders) == running(standing.url)
+
+
+def test_a_port_where_nobody_listens_is_ignored(folders: Folders) -> None:
+    """The server has just ended, and its process number lives on."""
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        port = closing.getsockname()[1]
+    write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{port}")))
     assert find_server(folders) is None
 
 

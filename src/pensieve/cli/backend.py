@@ -8,14 +8,14 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 
 from pensieve.config.settings import Folders, Settings
-from pensieve.errors import ModelNotFound
+from pensieve.errors import ModelNotFound, UsageError
 from pensieve.inference.backend import Backend
 from pensieve.inference.server_client import RunningServer, find_server
-from pensieve.models.catalog import entry_named
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
 
@@ -37,11 +37,14 @@ def choose(settings: Settings, folders: Folders) -> Place:
     """Where the model of the settings answers. Raises `ModelNotFound` when it is neither served nor on disk."""
     name = settings.model.name
     server = find_server(folders)
-    if server is not None and server.model == name:
-        return Place(server.model, server=server)
-    spec = _find(name, folders)
-    # A path or an alias: the server knows the model by its proper name.
-    if server is not None and server.model == spec.name:
+    try:
+        spec = Registry(folders.models).find(name)
+    except (ModelNotFound, UsageError):
+        # What is not here cannot be mistaken for another model of that name.
+        if server is not None and server.model == name:
+            return Place(server.model, server=server)
+        raise
+    if server is not None and _serves(server, spec):
         return Place(server.model, server=server)
     return Place(spec.name, spec=spec)
 
@@ -58,14 +61,9 @@ async def open_backend(place: Place, settings: Settings) -> AsyncIterator[Backen
         await backend.aclose()
 
 
-def _find(name: str, folders: Folders) -> ModelSpec:
-    try:
-        return Registry(folders.models).find(name)
-    except ModelNotFound as missing:
-        entry = entry_named(name)
-        if entry is None:
-            raise
-        raise ModelNotFound(entry.name, is_known=True) from missing
+def _serves(server: RunningServer, spec: ModelSpec) -> bool:
+    """Whether the server has this very model: two files in different folders may have the same name."""
+    return server.model == spec.name and server.location == str(Path(spec.location).resolve())
 
 
 def _backend(place: Place, settings: Settings) -> Backend:

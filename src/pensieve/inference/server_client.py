@@ -11,7 +11,8 @@ import msgspec
 
 from pensieve.config.settings import Folders
 
-HEALTH_SECONDS = 0.5
+HEALTH_SECONDS = 3.0
+"""A refused connection is told at once; only a server on a busy machine, or a stranger, takes longer."""
 MAX_RUN_FILE_BYTES = 64 * 1024
 
 
@@ -22,6 +23,8 @@ class RunningServer(msgspec.Struct, frozen=True):
     model: str
     pid: Annotated[int, msgspec.Meta(ge=1)]
     api_key: str | None = None
+    location: str = ""
+    """Where the model's weights lie, absolute and without links; empty for a script."""
 
     def __repr__(self) -> str:
         return f"RunningServer({self.url}, {self.model}, pid {self.pid})"  # the key stays out of logs

@@ -12,6 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import uvicorn
 from starlette.applications import Starlette
@@ -109,8 +110,10 @@ def serve(
     listener = bind(settings, folders)
     prefer_short_slices()  # the workers inherit it
     url = url_of(listener)
-    name = router.specs[0].name
-    run_file = RunFile(folders.run_file, RunningServer(url, name, os.getpid(), settings.api_key))
+    name, location = router.specs[0].name, router.specs[0].location
+    place = str(Path(location).resolve()) if location else ""
+    noted = RunningServer(url, name, os.getpid(), settings.api_key, place)
+    run_file = RunFile(folders.run_file, noted)
 
     def on_listening() -> None:
         try:

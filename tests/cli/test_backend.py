@@ -1,0 +1,56 @@
+"""Which backend answers a command, decided by run files and model files that are really there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gguf_files import write_gguf
+from pensieve.cli.backend import choose
+from pensieve.config.settings import Folders, ModelSettings, Settings
+from pensieve.inference.server_client import RunningServer
+from pensieve.server.run_file import RunFile
+
+
+@pytest.fixture
+def server(server_run_file: bytes) -> RunningServer:
+    """A scripted server that runs."""
+    return msgspec.json.decode(server_run_file, type=RunningServer)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Folders of a home, empty."""
+    return Folders(tmp_path, tmp_path / "data", tmp_path / "state")
+
+
+def chosen(model: Path | str, folders: Folders, server: RunningServer) -> RunningServer | None:
+    """The server that answers for the model while `server` runs, if one does."""
+    RunFile(folders.run_file, server).write()
+    return choose(Settings(model=ModelSettings(name=str(model))), folders).server
+
+
+def test_a_file_is_answered_by_the_server_of_that_very_file(
+    tmp_path: Path, folders: Folders, server: RunningServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its namesake in another folder is not; a link or a relative path leads to the same file."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_gguf(tmp_path / name / "model.gguf")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    monkeypatch.chdir(tmp_path / "a")
+    serving = msgspec.structs.replace(server, model="model", location=str(tmp_path.resolve() / "a" / "model.gguf"))
+    places: list[Path | str] = [tmp_path / "a" / "model.gguf", tmp_path / "c" / "model.gguf", "model.gguf"]
+    assert [chosen(place, folders, serving) for place in places] == [serving] * 3
+    assert chosen(tmp_path / "b" / "model.gguf", folders, serving) is None
+
+
+def test_a_model_on_disk_is_not_answered_by_a_script_of_its_name(
+    tmp_path: Path, folders: Folders, server: RunningServer
+) -> None:
+    """A script has no place, and plays the part only of what is not here."""
+    weights = write_gguf(tmp_path / "scripted.gguf")
+    assert chosen(weights, folders, server) is None
+    assert chosen("scripted", folders, server) == server
