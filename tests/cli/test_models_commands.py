@@ -103,6 +103,33 @@ def test_the_question_is_asked_at_a_terminal(models_folder: Path, answer: bytes,
     os.close(theirs)
     assert "Delete tiny (1.2 KiB)?" in ended.stderr
     assert (models_folder / "tiny").exists() is is_kept
+    assert (ended.returncode, "nothing was deleted" in ended.stderr) == (int(is_kept), is_kept)
+
+
+def test_a_terminal_that_ends_instead_of_answering_deletes_nothing(models_folder: Path) -> None:
+    """The end of input is told on a line of its own."""
+    ours, theirs = pty.openpty()
+    os.write(ours, b"\x04")
+    command = [sys.executable, "-m", "pensieve", "models", "rm", "tiny"]
+    ended = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=30, check=False)
+    os.close(ours)
+    os.close(theirs)
+    assert ended.returncode == 1
+    assert ended.stderr.endswith("\nerror: the input ended before an answer was given\n")
+    assert (models_folder / "tiny").exists()
+
+
+def test_leftovers_of_a_pull_are_removed_by_name(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They too are asked about."""
+    left = models_folder / ".partial" / "half"
+    left.mkdir(parents=True)
+    (left / "half.part").write_bytes(bytes(1024))
+    command = [sys.executable, "-m", "pensieve", "models", "rm", "half"]
+    asked = subprocess.run(command, input="", capture_output=True, text=True, timeout=30, check=False)
+    assert "deleting what an interrupted pull left of half asks first" in asked.stderr
+    assert left.exists()
+    assert main(["models", "rm", "half", "--yes"]) == 0
+    assert capsys.readouterr().out == "half is deleted: 1.0 KiB freed\n"
 
 
 @pytest.mark.parametrize(("name", "words"), [("tinny", "did you mean tiny?"), ("./tiny.gguf", "a file of yours")])

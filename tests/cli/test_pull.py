@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,6 +76,8 @@ def test_a_terminal_gets_a_bar(hub: HubServer) -> None:
         ("o/nowhere", 1, "no repository for o/nowhere"),
         ("o/r/weights.bin", 2, "is a pickle"),
         ("no-such-name", 1, "is not here"),
+        ("smolm2", 1, "did you mean smollm2?"),
+        ("./typo.gguf", 2, "there is no file ./typo.gguf"),
         ("o/r:Q9", 2, "no single file of it is Q9; name one of o/r/tiny.gguf"),
     ],
 )
@@ -94,6 +98,18 @@ def test_a_download_that_broke_off_goes_on(hub: HubServer, capsys: pytest.Captur
     assert main(["pull", "o/r/tiny.gguf"]) == 0
     assert hub.ranges() == ["", "bytes=700-"]
     assert "tiny is ready" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("pensieve_home")
+def test_ctrl_c_says_how_to_go_on() -> None:
+    """In one line, with the status of an interruption."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = os.environ | {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}"}
+        pulling = subprocess.Popen([*PULL, "o/r"], env=environ, stderr=subprocess.PIPE, text=True)
+        with pulling as process, silent.accept()[0]:
+            process.send_signal(signal.SIGINT)
+            said = process.communicate(timeout=60)[1]
+    assert (process.returncode, said) == (130, "stopped; pull again to go on\n")
 
 
 @pytest.mark.model

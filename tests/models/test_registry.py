@@ -15,16 +15,16 @@ from pensieve.models.manifest import Manifest, WeightFile, is_safe_name, read_ma
 from pensieve.models.metadata import read_gguf
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
-from pensieve.models.staging import locked
+from pensieve.models.staging import locked, staged
 
 
-def add(registry: Registry, name: str) -> ModelSpec:
+def add(registry: Registry, name: str, source: str = "hf:o/r/tiny.gguf") -> ModelSpec:
     """Put a tiny model of that name into the registry, as `pull` leaves it."""
     folder = registry.folder / name
     folder.mkdir(parents=True)
     weights = write_gguf(folder / "tiny.gguf")
     file = WeightFile("tiny.gguf", weights.stat().st_size, "")
-    write_manifest(folder, Manifest(source="hf:o/r/tiny.gguf", files=(file,), spec=read_gguf(weights).spec(name)))
+    write_manifest(folder, Manifest(source=source, files=(file,), spec=read_gguf(weights).spec(name)))
     return registry.find(name)
 
 
@@ -65,11 +65,21 @@ def test_a_local_file_is_found_by_its_path(registry: Registry, tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    "text", ["./nothing.gguf", "~nobody-here/x.gguf", "/" + "a" * 5000, "x\0y.gguf", "../../etc", "owner/repo", "/"]
+    "text",
+    [
+        "./nothing.gguf",
+        "~nobody-here/x.gguf",
+        "/" + "a" * 5000,
+        "x\0y.gguf",
+        "../../etc",
+        "owner/repo",
+        "/",
+        "a/b/c.bin",
+    ],
 )
 def test_paths_that_lead_nowhere_are_not_found(registry: Registry, text: str) -> None:
     """Missing, unreadable and absurd paths end in an error of ours."""
-    with pytest.raises((ModelNotFound, LoadFailed)):
+    with pytest.raises((ModelNotFound, LoadFailed, UsageError)):
         registry.find(text)
 
 
@@ -88,6 +98,41 @@ def test_an_unknown_name_says_what_may_have_been_meant(registry: Registry) -> No
     with pytest.raises(ModelNotFound) as missing:
         registry.find("starter")
     assert missing.value.nearest == ""
+    assert str(missing.value) == "model: smollm2-135m is not here: `pensieve pull smollm2-135m` fetches it"
+
+
+@pytest.mark.parametrize("text", ["typo.gguf", "./typo.gguf", "models/typo.gguf", "../typo", "~/typo"])
+def test_a_path_that_does_not_exist_is_said_to_lead_to_no_file(registry: Registry, text: str) -> None:
+    """It is no name to look for, and nothing to pull."""
+    with pytest.raises(UsageError) as missing:
+        registry.find(text)
+    assert str(missing.value) == f"there is no file {text}"
+
+
+def test_a_pulled_model_is_found_by_what_it_was_pulled_as(registry: Registry) -> None:
+    """Repository, quantization or file, as long as one model here is meant."""
+    here = add(registry, "tiny-q8_0", "hf:o/r/tiny-Q8_0.gguf")
+    assert [registry.find(text) for text in ("o/r", "o/r:q8_0", "hf:o/r/tiny-Q8_0.gguf")] == [here] * 3
+    for text in ("o/r:Q4_K_M", "o/other"):
+        with pytest.raises(ModelNotFound):
+            registry.find(text)
+    with pytest.raises(UsageError, match=r"`pensieve pull o/r/tiny\.gguf` fetches it"):
+        registry.find("o/r/tiny.gguf")
+    add(registry, "tiny-q4_0", "hf:o/r/tiny-Q4_0.gguf")
+    with pytest.raises(ModelNotFound):
+        registry.find("o/r")
+
+
+def test_what_an_interrupted_pull_left_can_be_removed(registry: Registry) -> None:
+    """By the model's name, unless the pull still runs."""
+    with staged(registry.folder, "half") as staging:
+        (staging / "half.gguf.part").write_bytes(bytes(1000))
+        with pytest.raises(UsageError, match="another process"):
+            registry.remove("half")
+    assert registry.remove("half") == 1000
+    assert not staging.exists()
+    with pytest.raises(ModelNotFound):
+        registry.remove("half")
 
 
 def test_a_folder_without_a_manifest_is_no_model(registry: Registry) -> None:

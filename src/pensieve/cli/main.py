@@ -65,7 +65,9 @@ def _say_misuse(error: click.ClickException) -> int:
 
 
 def _say_abort(error: click.Abort) -> int:
-    if isinstance(error.__cause__, EOFError):
+    if isinstance(error.__context__, EOFError):
+        if error.__cause__ is None:
+            click.echo(err=True)  # a prompt of click's leaves its line open
         say_problem("the input ended before an answer was given")
         return 1
     return INTERRUPTED_STATUS

@@ -46,13 +46,15 @@ def list_models(as_json: bool) -> None:
 @models.command()
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def rm(name: str, yes: bool) -> None:
-    """Delete a model that `pull` or `convert` made."""
+def rm(name: str, yes: bool) -> int:
+    """Delete a model that `pull` or `convert` made, or what an interrupted pull left."""
     registry = Registry(load_settings().folders.models)
-    if not yes:
-        _ask(registry, name)
+    if not yes and not _is_wanted(registry, name):
+        click.echo("nothing was deleted", err=True)
+        return 1
     freed_bytes = registry.remove(name)
     click.echo(f"{one_line(name)} is deleted: {in_words(freed_bytes)} freed")
+    return 0
 
 
 def rows_of(registry: Registry) -> list[Row]:
@@ -107,11 +109,13 @@ def _cells(row: Row) -> tuple[str, str, str, str, str]:
     return tuple(map(one_line, cells))  # type: ignore[return-value]  # five in, five out
 
 
-def _ask(registry: Registry, name: str) -> None:
+def _is_wanted(registry: Registry, name: str) -> bool:
+    """Ask, where there is something to delete."""
     entry = registry.entry(name)
-    if entry is None:
-        return
+    if entry is None and registry.leftovers(name) is None:
+        return True  # the deletion says what is wrong
+    what = entry.name if entry is not None else f"what an interrupted pull left of {one_line(name)}"
     if not sys.stdin.isatty():
-        raise UsageError(f"deleting {entry.name} asks first, and nobody is at a terminal to answer: say --yes")
-    size = f" ({in_words(entry.manifest.num_bytes)})" if entry.manifest is not None else ""
-    click.confirm(f"Delete {entry.name}{size}?", abort=True, err=True)
+        raise UsageError(f"deleting {what} asks first, and nobody is at a terminal to answer: say --yes")
+    size = f" ({in_words(entry.manifest.num_bytes)})" if entry is not None and entry.manifest is not None else ""
+    return click.confirm(f"Delete {what}{size}?", err=True)

@@ -34,8 +34,12 @@ def pull(name: str, force: bool) -> None:
     owner/repo:Q4_K_M, or owner/repo.
     """
     registry = Registry(load_settings().folders.models)
-    with shown_progress() as progress:
-        spec = fetch(name, registry, progress, is_forced=force)
+    try:
+        with shown_progress() as progress:
+            spec = fetch(name, registry, progress, is_forced=force)
+    except KeyboardInterrupt:
+        click.echo("stopped; pull again to go on", err=True)
+        raise click.Abort from None
     click.echo(f"{one_line(spec.name)} is ready: {', '.join(facts_of(spec))}")
 
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from pensieve.errors import DownloadFailed, LoadFailed, ModelNotFound, UsageError
+from pensieve.errors import DownloadFailed, LoadFailed, UsageError
 from pensieve.models.catalog import entry_named
 from pensieve.models.manifest import Manifest, WeightFile
 from pensieve.models.metadata import read_gguf
@@ -72,7 +72,7 @@ def locate(text: str, registry: Registry) -> Source:
         raise UsageError(f"{here.name} is damaged: pull it by its full name (owner/repo/file.gguf), or remove it")
     source = _on_hub(text if here is None or here.manifest is None else here.manifest.source, registry)
     if source is None:
-        raise ModelNotFound(text)
+        raise registry.not_found(text)
     return source
 
 

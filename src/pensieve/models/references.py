@@ -63,6 +63,14 @@ def all_parts(path: str) -> tuple[str, ...]:
     return tuple(str(place.with_name(name)) for name in part_names(place.name))
 
 
+def covers(reference: HubReference, source: str) -> bool:
+    """Whether a model of that source, as its manifest records it, may be what the reference means."""
+    prefix = f"hf:{reference.repo}/"
+    path = source.removeprefix(prefix)
+    is_meant = _has_tag(path, reference.tag) if reference.tag else reference.path in {"", path}
+    return source.startswith(prefix) and is_meant
+
+
 def local_names(reference: HubReference, paths: tuple[str, ...], catalog: Catalog) -> tuple[str, tuple[str, ...]]:
     """The name the model is kept under, and the names of its files: safe, whatever the repository says."""
     first = PurePosixPath(paths[0]).name

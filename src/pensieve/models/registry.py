@@ -13,12 +13,13 @@ from pathlib import Path
 
 import msgspec
 
-from pensieve.errors import LoadFailed, ModelNotFound, UsageError
+from pensieve.errors import LoadFailed, ModelNotFound, PensieveError, UsageError
 from pensieve.models.catalog import CATALOG, Catalog, entry_named
 from pensieve.models.manifest import MANIFEST_NAME, Manifest, is_safe_name, read_manifest
 from pensieve.models.metadata import read_gguf
+from pensieve.models.references import HubReference, covers, parse_reference
 from pensieve.models.spec import ModelSpec
-from pensieve.models.staging import discard, locked
+from pensieve.models.staging import STAGING_NAME, discard, locked
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -42,7 +43,7 @@ class Registry:
             return self._at_path(name_or_path)
         entry = self.entry(name_or_path)
         if entry is None:
-            raise self._not_found(name_or_path)
+            raise self.not_found(name_or_path)
         if entry.manifest is None:
             raise LoadFailed(entry.problem, model=entry.name)
         return entry.manifest.spec
@@ -66,30 +67,48 @@ class Registry:
         return known.name if known is not None else name.lower()
 
     def remove(self, name: str) -> int:
-        """Delete a model that `pull` or `convert` made; gives the bytes freed."""
+        """Delete a model that `pull` or `convert` made, or what is left of its pull; gives the bytes freed."""
         if looks_like_path(name):
             raise UsageError(f"{name} is a file of yours: Pensieve deletes only what it pulled or converted itself")
         entry = self.entry(name)
-        if entry is None:
-            raise self._not_found(name)
-        with locked(self.folder, entry.name):
-            return _delete(self.folder / entry.name)
+        doomed = self.leftovers(name) if entry is None else self.folder / entry.name
+        if doomed is None:
+            raise self.not_found(name)
+        with locked(self.folder, doomed.name):
+            return _delete(doomed)
+
+    def leftovers(self, name: str) -> Path | None:
+        """The folder of what an interrupted pull of that name left, if there is one."""
+        stored = self.stored_name(name)
+        folder = self.folder / STAGING_NAME / stored
+        return folder if is_safe_name(stored) and folder.is_dir() else None
+
+    def not_found(self, text: str) -> PensieveError:
+        """What to tell of a name or path that leads to no model: the next step, where there is one."""
+        reference = _reference(text)
+        if looks_like_path(text) and (reference is None or text.lower().endswith(".gguf")):
+            hint = f"; if the Hugging Face hub has it, `pensieve pull {text}` fetches it" if reference else ""
+            return UsageError(f"there is no file {text}{hint}")
+        entry = entry_named(text, self.catalog)
+        if entry is not None:
+            return ModelNotFound(entry.name, is_known=True)
+        known = {*self._names(), *(word for entry in self.catalog for word in (entry.name, *entry.aliases))}
+        nearest = difflib.get_close_matches(text.lower(), sorted(known), n=1)
+        return ModelNotFound(text, nearest=nearest[0] if nearest else "")
 
     def _at_path(self, text: str) -> ModelSpec:
         path = expanded(text)
-        if not exists(path):
-            raise ModelNotFound(text)
-        return read_gguf(path).spec(path.stem)
+        if exists(path):
+            return read_gguf(path).spec(path.stem)
+        reference = _reference(text)
+        pulled = [entry.manifest for entry in self.entries() if entry.manifest is not None] if reference else []
+        specs = [manifest.spec for manifest in pulled if reference and covers(reference, manifest.source)]
+        if len(specs) != 1:
+            raise self.not_found(text)
+        return specs[0]
 
     def _names(self) -> tuple[str, ...]:
         return tuple(sorted(_names_in(self.folder)))
-
-    def _not_found(self, name: str) -> ModelNotFound:
-        if entry_named(name, self.catalog) is not None:
-            return ModelNotFound(name)
-        known = {*self._names(), *(word for entry in self.catalog for word in (entry.name, *entry.aliases))}
-        nearest = difflib.get_close_matches(name.lower(), sorted(known), n=1)
-        return ModelNotFound(name, nearest=nearest[0] if nearest else "")
 
 
 def looks_like_path(text: str) -> bool:
@@ -105,6 +124,15 @@ def expanded(text: str) -> Path:
 def exists(path: Path) -> bool:
     """Whether something is there; a path that cannot even be looked up (too long, no permission) is not there."""
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for such paths
+
+
+def _reference(text: str) -> HubReference | None:
+    """The text as a Hugging Face reference to a GGUF model, if it is one; `models/mine.gguf` is a path."""
+    try:
+        reference = parse_reference(text)
+    except UsageError:
+        return None
+    return None if reference is not None and reference.repo.lower().endswith(".gguf") else reference
 
 
 def _names_in(folder: Path) -> Iterator[str]:
