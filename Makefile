@@ -39,7 +39,8 @@ test: starter-for-tests
 
 stress: starter-for-tests
 	@echo "==> Running the slow tests (many minutes)"
-	@$(python) -m pytest -m stress $(TESTS)
+	@$(python) -m pytest -m stress $(TESTS) || { \
+		status=$$?; test $$status -eq 5 || exit $$status; echo "==> There are no slow tests yet"; }
 
 .PHONY: starter-for-tests
 starter-for-tests:
