@@ -1,7 +1,7 @@
 # One word per chore. Works with GNU make 3.81, the one macOS ships.
 
 PYTHON ?=
-EXTRAS ?= dev
+EXTRAS ?= dev mlx-cpu
 TESTS ?=
 export PYTHON
 
@@ -16,7 +16,7 @@ help:
 	@echo "make run     set up if needed, fetch the starter model if it is missing, open the chat"
 	@echo "make test    run the test suite (TESTS=tests/wire for a part of it)"
 	@echo "make check   formatting, lint, types, layers, budgets, cleanliness of the tree"
-	@echo "make setup   install everything into .venv (EXTRAS=\"dev mlx-cpu\" to choose the parts)"
+	@echo "make setup   install everything into .venv (EXTRAS=\"dev mlx-cuda\" to choose the parts)"
 	@echo "make bench   run the benchmarks"
 	@echo "make stress  run the slow tests"
 	@echo "make format  rewrite the code in the house format"
@@ -44,17 +44,18 @@ stress: starter-for-tests
 
 .PHONY: starter-for-tests
 starter-for-tests:
-	@sh scripts/setup dev
+	@sh scripts/setup dev mlx-cpu
 	@echo "==> The starter model for the tests, kept in .cache (98 MB, once)"
 	@PENSIEVE_HOME=$(test_home) $(python) -m pensieve pull $(starter)
 
 bench: starter-for-tests
+	@sh scripts/setup dev mlx-cpu bench
 	@set -e; for benchmark in $(wildcard benchmarks/*_benchmark.py); do \
 		echo "==> $$benchmark"; $(python) "$$benchmark"; \
 	done
 
 check:
-	@sh scripts/setup dev
+	@sh scripts/setup dev mlx-cpu
 	@echo "==> format"; $(python) -m ruff format --check --quiet .
 	@echo "==> lint"; $(python) -m ruff check --quiet .
 	@echo "==> types"; $(python) -m mypy
@@ -63,7 +64,7 @@ check:
 	@echo "==> cleanliness"; $(python) scripts/cleanliness.py
 
 format:
-	@sh scripts/setup dev
+	@sh scripts/setup dev mlx-cpu
 	@$(python) -m ruff format .
 	@$(python) -m ruff check --fix .
 

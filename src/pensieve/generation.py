@@ -47,6 +47,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     thinking: Thinking | None = None
     output_schema: Json = None
+    logit_bias: dict[int, float] = {}
+    """Token id -> what is added to its logit."""
+    stop_tokens: tuple[int, ...] = ()
+    """Token ids that end the answer, beside the model's own; they are not part of its text."""
+    num_logprobs: int | None = None
+    """Alternatives to report with each token; 0 reports the chosen token alone, None nothing."""
     affinity_key: str = ""
     """Requests with the same key belong to one session and share a cached prefix best."""
     deadline_seconds: float | None = None
@@ -59,6 +65,28 @@ class Usage(msgspec.Struct, frozen=True):
     prompt_tokens: int = 0
     cached_tokens: int = 0
     completion_tokens: int = 0
+
+
+class Timings(msgspec.Struct, frozen=True):
+    """Where the time of one answer went. Waiting in the queue counts from the request's arrival in the engine."""
+
+    queue_seconds: float = 0.0
+    prefill_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    """From the first token to the last."""
+    time_to_first_token_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    """Of the engine while the request ran, weights included; 0: the engine cannot say."""
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    """A token of the answer and what else could have stood there, most likely first."""
+
+    token: int
+    text: str
+    logprob: float
+    alternatives: tuple[tuple[int, str, float], ...] = ()
+    """Token id, its text, its natural logarithm of probability."""
 
 
 class Started(msgspec.Struct, frozen=True, tag="started"):
@@ -88,9 +116,10 @@ class ThinkingFinished(msgspec.Struct, frozen=True, tag="thinking_end"):
 
 
 class TextDelta(msgspec.Struct, frozen=True, tag="text"):
-    """More answer text."""
+    """More answer text, with its tokens' probabilities where they were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class ToolCallStarted(msgspec.Struct, frozen=True, tag="tool_start"):
@@ -119,6 +148,8 @@ class Finished(msgspec.Struct, frozen=True, tag="finished"):
     reason: FinishReason
     usage: Usage
     stop_string: str | None = None
+    timings: Timings | None = None
+    """None: the backend does not measure."""
 
 
 GenerationEvent = (

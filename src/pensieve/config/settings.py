@@ -61,7 +61,7 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which model answers, and with how much context."""
 
     name: Name = "smollm2-135m"
-    """A catalog name, the name of a model on disk, or a path of a GGUF file."""
+    """A catalog name, the name of a model on disk, or a path of a GGUF file or of a folder of safetensors."""
     context_tokens: Annotated[int, Meta(ge=256, le=2**24)] | None = None
     """None: what the model was trained for, at most 32,768."""
 
@@ -104,6 +104,24 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Layers on the GPU where there is one; -1: all."""
 
 
+class MlxSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The MLX engine; None and `auto`: chosen from the machine and the model."""
+
+    device: Literal["auto", "gpu", "cpu"] = "auto"
+    parallel: Annotated[int, Meta(ge=1, le=256)] = 32
+    """Requests that are decoded at once; further ones wait."""
+    prefill_tokens: Annotated[int, Meta(ge=16, le=16_384)] | None = None
+    """Prompt tokens a step at most; running answers wait that long for their next token."""
+    quantization: Literal["none", "int4", "int8", "fp16"] = "none"
+    """What an unquantized model is turned into at load; `none` leaves it as it is."""
+    weights: Literal["auto", "quantized", "dual", "dense"] = "auto"
+    """Quantized weights as they are; a dense copy beside them for prompts and batches; or the dense copy alone."""
+    prefix_cache_mib: Annotated[int, Meta(ge=0, le=2**20)] | None = None
+    """Budget of the cache of prompts in memory; 0 turns it off."""
+    disk_cache_mib: Annotated[int, Meta(ge=0, le=2**24)] = 4096
+    """Budget of the cache of prompts on disk, per model; 0 turns it off."""
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the server writes to standard error; never prompt text."""
 
@@ -118,6 +136,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     generation: GenerationSettings = GenerationSettings()
     worker: WorkerSettings = WorkerSettings()
     llamacpp: LlamaCppSettings = LlamaCppSettings()
+    mlx: MlxSettings = MlxSettings()
     log: LogSettings = LogSettings()
 
 
@@ -137,6 +156,16 @@ class Folders(msgspec.Struct, frozen=True):
     def models(self) -> Path:
         """Models that `pull` and `convert` made."""
         return self.data / "models"
+
+    @property
+    def prefix_caches(self) -> Path:
+        """Prompts that engines have read, kept for the next start; safe to delete."""
+        return self.state / "prefix-cache"
+
+    @property
+    def kernels(self) -> Path:
+        """Compiled GPU kernels, kept between runs; safe to delete."""
+        return self.state / "kernels"
 
     @property
     def run_file(self) -> Path:

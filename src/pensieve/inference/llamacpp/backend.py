@@ -178,6 +178,9 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
         raise InvalidRequest("this server cannot call tools yet: leave `tools` out", "tools")
     if request.output_schema is not None:
         raise InvalidRequest("this server cannot follow a JSON schema yet", "output_config.format")
+    for name in ("logit_bias", "stop_tokens", "num_logprobs"):
+        if getattr(request, name) not in ({}, (), None):
+            raise InvalidRequest("models in GGUF files do not take this here; models of the MLX engine do", name)
     # `adaptive` leaves it to the model; agents send it to every model.
     if request.thinking is not None and request.thinking.mode == "enabled":
         raise InvalidRequest("this server cannot make the model think yet: leave `thinking` out", "thinking")

@@ -1,0 +1,1 @@
+"""MLX as a `Backend`: one engine thread owns every array; policy is plain Python beside it."""
