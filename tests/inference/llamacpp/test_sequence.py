@@ -9,8 +9,9 @@ import pytest
 
 from pensieve.errors import BackendFailure
 from pensieve.generation import Finished, PromptProgress, Started, TextDelta, Usage
+from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.llamacpp.engine import Chunk
-from pensieve.inference.llamacpp.sequence import Bell, Inbox, Sequence
+from pensieve.inference.llamacpp.sequence import Sequence
 from pensieve.sampling.params import SamplingParams
 
 
@@ -28,7 +29,7 @@ def sequence(*, stop: tuple[str, ...] = (), turn_stop: tuple[str, ...] = (), max
     )
 
 
-class UrgencyInbox(Inbox):
+class UrgencyInbox(Inbox[Chunk | None]):
     """Remembers which chunks were urgent."""
 
     def __init__(self, bell: Bell) -> None:
@@ -44,9 +45,9 @@ class UrgencyInbox(Inbox):
 async def test_chunks_of_many_threads_all_arrive_in_order() -> None:
     """Urgent or not, whatever the threads do to each other."""
     bell = Bell(asyncio.get_running_loop())
-    inboxes = [Inbox(bell) for _ in range(4)]
+    inboxes: list[Inbox[Chunk | None]] = [Inbox(bell) for _ in range(4)]
 
-    def produce(inbox: Inbox) -> None:
+    def produce(inbox: Inbox[Chunk | None]) -> None:
         for number in range(500):
             inbox.put(Chunk(str(number)), is_urgent=number % 50 == 0)
         inbox.put(None)
@@ -62,7 +63,7 @@ async def test_chunks_of_many_threads_all_arrive_in_order() -> None:
 
 async def test_a_chunk_that_is_not_urgent_comes_without_another_one_behind_it() -> None:
     """An engine that stalls after a token must not keep the token back."""
-    inbox = Inbox(Bell(asyncio.get_running_loop()))
+    inbox: Inbox[Chunk | None] = Inbox(Bell(asyncio.get_running_loop()))
     for text in "abc":
         inbox.put(Chunk(text), is_urgent=False)
         async with asyncio.timeout(5):

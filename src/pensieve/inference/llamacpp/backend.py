@@ -17,10 +17,11 @@ from pensieve.devices.memory import read_memory
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
+from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.llamacpp import sizing
 from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
-from pensieve.inference.llamacpp.sequence import Bell, Inbox, Sequence
+from pensieve.inference.llamacpp.sequence import Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
 from pensieve.models.metadata import read_gguf
 from pensieve.models.spec import ModelSpec

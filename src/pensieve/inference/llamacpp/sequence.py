@@ -1,4 +1,4 @@
-"""One request inside the engine: what it was given, what it has produced, and the bridge from its engine thread.
+"""One request inside the engine: what it was given and what it has produced.
 
 Chunks are made on an engine thread and read on the event loop; nothing else crosses.
 """
@@ -6,65 +6,12 @@ Chunks are made on an engine thread and read on the event loop; nothing else cro
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 
 from pensieve.generation import Finished, FinishReason, GenerationEvent, PromptProgress, Started, TextDelta, Usage
+from pensieve.inference.delivery import Inbox
 from pensieve.inference.llamacpp.engine import Chunk
 from pensieve.inference.parsing.stops import StopMatcher
 from pensieve.sampling.params import SamplingParams
-
-PACE_SECONDS = 0.03
-"""The loop is woken for running text at most this often, whatever the number of streams: every wake costs the engine
-a piece of a core, in the worker, in the server and in the client."""
-
-
-class Bell:
-    """Wakes the loop for the chunks of all sequences. Nothing urgent waits, and nothing waits longer than the pace."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._rung: deque[asyncio.Event] = deque()
-        self._is_pacing = False
-
-    def ring(self, ready: asyncio.Event, *, is_urgent: bool) -> None:
-        """Have `ready` set, at once or with the next delivery. Called on engine threads."""
-        self._rung.append(ready)
-        if is_urgent or not self._is_pacing:
-            self._loop.call_soon_threadsafe(self._deliver)
-
-    def _deliver(self) -> None:
-        has_rung = bool(self._rung)
-        while self._rung:
-            self._rung.popleft().set()
-        if has_rung and not self._is_pacing:
-            self._is_pacing = True
-            self._loop.call_later(PACE_SECONDS, self._next_beat)
-
-    def _next_beat(self) -> None:
-        # First open the door, then look: an engine thread that rang in between has either been seen or comes in.
-        self._is_pacing = False
-        self._deliver()
-
-
-class Inbox:
-    """Chunks from one engine thread to the loop, `None` at the end."""
-
-    def __init__(self, bell: Bell) -> None:
-        self._bell = bell
-        self._chunks: deque[Chunk | None] = deque()
-        self._ready = asyncio.Event()
-
-    def put(self, chunk: Chunk | None, *, is_urgent: bool = True) -> None:
-        """Called on the engine thread."""
-        self._chunks.append(chunk)
-        self._bell.ring(self._ready, is_urgent=is_urgent)
-
-    async def get(self) -> Chunk | None:
-        """Called on the loop."""
-        while not self._chunks:
-            await self._ready.wait()
-            self._ready.clear()
-        return self._chunks.popleft()
 
 
 class Sequence:
@@ -79,7 +26,7 @@ class Sequence:
         max_tokens: int,
         reason_at_max: FinishReason,
         stop: tuple[str, ...],
-        inbox: Inbox,
+        inbox: Inbox[Chunk | None],
         turn_stop: tuple[str, ...] = (),
     ) -> None:
         """`max_tokens` is what really fits; `reason_at_max` says whose limit that is.
