@@ -7,6 +7,7 @@ tensor descriptions, padding, tensor data.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import stat
@@ -106,6 +107,21 @@ class Place(msgspec.Struct, frozen=True):
     is_array: bool = False
 
 
+class StoredTensor(msgspec.Struct, frozen=True):
+    """One tensor of a file: `dimensions` as the file has them, the length of a row first; `offset` from its start."""
+
+    name: str
+    dimensions: tuple[int, ...]
+    kind: int
+    """A key of `TENSOR_TYPES`, or a number that is newer."""
+    offset: int
+
+    @property
+    def elements(self) -> int:
+        """How many elements it has."""
+        return math.prod(self.dimensions)
+
+
 class Tensors(msgspec.Struct, frozen=True):
     """What all tensor descriptions of a file say together; `largest_type` holds the most bytes."""
 
@@ -122,6 +138,7 @@ class Container:
         self._model = model
         self._offset = len(MAGIC)
         self._array_texts = 0
+        self._stored: list[StoredTensor] = []
         self.size_bytes = len(data)
         self.version = self._check_version()
         num_tensors, num_pairs = self._integer(_U64), self._integer(_U64)
@@ -131,6 +148,12 @@ class Container:
         self.tensors = self._sum_tensors(num_tensors)
         self.data_offset = self._data_offset()
         self._check_whole()
+
+    @property
+    def stored_tensors(self) -> tuple[StoredTensor, ...]:
+        """Every tensor, in the order of the file."""
+        moved = msgspec.structs.replace
+        return tuple(moved(tensor, offset=tensor.offset + self.data_offset) for tensor in self._stored)
 
     def text(self, key: str) -> str:
         """The text under `key`; empty if there is none, it is not a text, or it is over `MAX_TEXT_BYTES`."""
@@ -153,6 +176,26 @@ class Container:
         values = form.iter_unpack(self._data[place.offset : place.offset + form.size * place.count])
         return tuple(value for (value,) in values if isinstance(value, int))
 
+    def decimal(self, key: str) -> float | None:
+        """The number under `key` with its fraction, if there is one and it is finite."""
+        values = self._values(key)
+        return float(values[0]) if len(values) == 1 and math.isfinite(values[0]) else None
+
+    def decimals(self, key: str) -> tuple[float, ...]:
+        """The numbers of the array under `key`, of any length; empty if there is none."""
+        return self._values(key)
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """The array of texts under `key`; empty if there is none."""
+        place = self._places.get(key)
+        if place is None or not place.is_array or place.kind != TEXT:
+            return ()
+        found, offset = [], place.offset
+        for _ in range(place.count):
+            found.append(self._decoded_text(offset))
+            offset = self._after_texts(offset, 1)
+        return tuple(found)
+
     def flag(self, key: str) -> bool | None:
         """The boolean under `key`, if there is one."""
         number = self.number(key)
@@ -164,6 +207,14 @@ class Container:
         if place is None or not place.is_array or place.kind != TEXT or not 0 <= index < place.count:
             return ""
         return self._decoded_text(self._after_texts(place.offset, index))
+
+    def _values(self, key: str) -> tuple[float, ...]:
+        place = self._places.get(key)
+        if place is None or place.kind not in SCALARS or place.count > MAX_ARRAY_TEXTS:
+            return ()
+        form = SCALARS[place.kind]
+        data = self._data[place.offset : place.offset + form.size * place.count]
+        return tuple(value for (value,) in form.iter_unpack(data))
 
     def _check_version(self) -> int:
         if self._data[: len(MAGIC)] != MAGIC:
@@ -219,24 +270,22 @@ class Container:
         parameters, data_bytes = 0, 0
         bytes_of_types: dict[str, int] = {}
         for _ in range(num_tensors):
-            self._name()
-            elements, kind, offset = self._elements(), self._integer(_U32), self._integer(_U64)
-            form = TENSOR_TYPES.get(kind, TensorType("", 1, 0))
-            tensor_bytes = -(-elements // form.block_elements) * form.block_bytes
-            parameters += elements
-            data_bytes = max(data_bytes, offset + tensor_bytes)
+            tensor = StoredTensor(self._name(), self._dimensions(), self._integer(_U32), self._integer(_U64))
+            self._stored.append(tensor)
+            form = TENSOR_TYPES.get(tensor.kind, TensorType("", 1, 0))
+            tensor_bytes = -(-tensor.elements // form.block_elements) * form.block_bytes
+            parameters += tensor.elements
+            data_bytes = max(data_bytes, tensor.offset + tensor_bytes)
             bytes_of_types[form.name] = bytes_of_types.get(form.name, 0) + tensor_bytes
         largest_type = max(bytes_of_types, key=bytes_of_types.__getitem__, default="")
         return Tensors(parameters, data_bytes, largest_type)
 
-    def _elements(self) -> int:
+    def _dimensions(self) -> tuple[int, ...]:
         num_dimensions = self._integer(_U32)
         self._bound("dimensions of a tensor", num_dimensions, MAX_DIMENSIONS)
-        elements = 1
-        for _ in range(num_dimensions):
-            elements *= self._integer(_U64)
-        self._bound("elements of a tensor", elements, MAX_ELEMENTS)
-        return elements
+        dimensions = tuple(self._integer(_U64) for _ in range(num_dimensions))
+        self._bound("elements of a tensor", math.prod(dimensions), MAX_ELEMENTS)
+        return dimensions
 
     def _data_offset(self) -> int:
         alignment = self.number("general.alignment") or 32
