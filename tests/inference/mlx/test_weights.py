@@ -8,7 +8,8 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx import nn
+from mlx.layers.base import Module
+from mlx.layers.quantized import quantize
 from mlx_lm.models import gpt_oss, llama
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -31,16 +32,16 @@ from pensieve.inference.mlx.weights import (
 GIB = 2**30
 
 
-def ready(model: nn.Module, **quantization: Any) -> nn.Module:
+def ready(model: Module, **quantization: Any) -> Module:
     """The model quantized as told, its other weights in float32, and none of its biases zero."""
     model.apply(lambda array: array + 0.05 * mx.random.normal(array.shape))
-    nn.quantize(model, **quantization)
+    quantize(model, **quantization)
     model.set_dtype(mx.float32)
     mx.eval(model.parameters())
     return model
 
 
-def tied_llama() -> nn.Module:
+def tied_llama() -> Module:
     """A llama whose output layer is its embedding, 4 bits."""
     arguments = llama.ModelArgs(
         model_type="llama",
@@ -56,7 +57,7 @@ def tied_llama() -> nn.Module:
     return ready(llama.Model(arguments), group_size=32, bits=4)
 
 
-def mixture() -> nn.Module:
+def mixture() -> Module:
     """A gpt-oss with sliding and full layers, its experts in mxfp4."""
     arguments = gpt_oss.ModelArgs(
         num_hidden_layers=2,
@@ -75,7 +76,7 @@ def mixture() -> nn.Module:
     return ready(model, mode="mxfp4", class_predicate=lambda path, layer: "experts" in path and is_quantizable(layer))
 
 
-def is_quantizable(layer: nn.Module) -> bool:
+def is_quantizable(layer: Module) -> bool:
     """Whether MLX knows how to quantize the layer."""
     return hasattr(layer, "to_quantized")
 
