@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gguf_files import write_gguf
+from model_folders import write_folder
 from pensieve.errors import LoadFailed, ModelNotFound, PensieveError, UsageError
+from pensieve.models.folders import read_folder
 from pensieve.models.manifest import Manifest, WeightFile, is_safe_name, read_manifest, write_manifest
 from pensieve.models.metadata import read_gguf
 from pensieve.models.registry import Registry
@@ -236,3 +239,47 @@ def test_safe_names_are_single_plain_steps(name: str) -> None:
         assert not name.startswith(".")
         assert name.isascii()
         assert name.isprintable()
+
+
+def test_a_folder_of_safetensors_is_found_by_its_path(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Absolute and relative paths, with or without a slash at the end, name the same model."""
+    folder = write_folder(tmp_path / "My Model")
+    monkeypatch.chdir(folder)
+    found = [registry.find(text) for text in (str(folder), f"{folder}/", "../My Model", "./")]
+    assert {(spec.name, spec.format, spec.location) for spec in found[:3]} == {("My Model", "mlx", str(folder))}
+    assert found[3].name == "My Model"
+    with pytest.raises(LoadFailed, match=r"no config\.json"):
+        registry.find(str(tmp_path))
+
+
+def add_folder(registry: Registry, name: str) -> Path:
+    """Put a tiny model of several files into the registry, as `pull` leaves it."""
+    folder = write_folder(registry.folder / name)
+    files = tuple(WeightFile(path.name, path.stat().st_size, "") for path in sorted(folder.iterdir()))
+    write_manifest(folder, Manifest(source="hf:o/r", files=files, spec=read_folder(folder).spec(name, origin="pull")))
+    return folder
+
+
+def test_a_model_in_a_folder_is_given_as_the_folder(registry: Registry) -> None:
+    """It is found by name and by what it was pulled as, and every file's size is checked on each read."""
+    folder = add_folder(registry, "tiny")
+    spec = registry.find("tiny")
+    assert (spec.format, spec.location, spec.quantization) == ("mlx", str(folder), "int4 g64")
+    assert registry.find("o/r") == registry.find("hf:o/r") == spec
+    (folder / "tokenizer.json").write_bytes(b"")
+    with pytest.raises(LoadFailed, match=r"tokenizer\.json has 0 bytes"):
+        registry.find("tiny")
+    assert registry.remove("tiny") > spec.weight_bytes
+
+
+def test_manifests_from_before_folders_are_still_read(registry: Registry) -> None:
+    """What a later version added has defaults."""
+    spec = add(registry, "tiny")
+    manifest = registry.folder / "tiny" / "model.json"
+    old = json.loads(manifest.read_text())
+    for name in ("cache_window_bytes", "format"):
+        del old["spec"][name]
+    manifest.write_text(json.dumps(old))
+    assert registry.find("tiny") == spec

@@ -36,7 +36,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     source: str
     """Where it came from, as `pull` takes it."""
     files: tuple[WeightFile, ...]
-    """The first is the one an engine is given."""
+    """The first is the one an engine is given; of an MLX model it is given the folder."""
     spec: ModelSpec
     format_version: int = 1
 
@@ -69,7 +69,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise _damaged(folder, "its manifest names no files of its own folder")
     for file in manifest.files:
         _check_file(folder, file)
-    location = str(folder / manifest.files[0].name)
+    location = str(folder if manifest.spec.format == "mlx" else folder / manifest.files[0].name)
     spec = msgspec.structs.replace(manifest.spec, name=folder.name, location=location)
     return msgspec.structs.replace(manifest, spec=spec)
 

@@ -14,6 +14,7 @@ import msgspec
 from pensieve.errors import LoadFailed
 from pensieve.models.gguf import Container, open_container
 from pensieve.models.spec import Capability, ModelSpec, Origin
+from pensieve.models.templates import capabilities_of
 
 SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.gguf", re.ASCII)
 MAX_LAYERS: Final = 10_000
@@ -86,12 +87,7 @@ class GgufHeader(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def capabilities(self) -> tuple[Capability, ...]:
         """What the chat template can express."""
-        found: list[Capability] = []
-        if "<think>" in self.chat_template or "enable_thinking" in self.chat_template:
-            found.append("thinking")
-        if re.search(r"\btools\b", self.chat_template):
-            found.append("tools")
-        return tuple(found)
+        return capabilities_of(self.chat_template)
 
     def spec(self, name: str, *, origin: Origin = "local") -> ModelSpec:
         """The model under that name."""

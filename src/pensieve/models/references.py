@@ -65,6 +65,8 @@ def all_parts(path: str) -> tuple[str, ...]:
 
 def covers(reference: HubReference, source: str) -> bool:
     """Whether a model of that source, as its manifest records it, may be what the reference means."""
+    if source == f"hf:{reference.repo}":
+        return not reference.tag and not reference.path
     prefix = f"hf:{reference.repo}/"
     path = source.removeprefix(prefix)
     is_meant = _has_tag(path, reference.tag) if reference.tag else reference.path in {"", path}

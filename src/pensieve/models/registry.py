@@ -1,4 +1,4 @@
-"""Which models are on this machine: those `pull` and `convert` made, by name, and any GGUF file, by path.
+"""Which models are on this machine: those `pull` and `convert` made, by name, and what is yours, by path.
 
 Finds and removes; `staging` puts in place what arrives. Knows no network and no engine.
 """
@@ -15,6 +15,7 @@ import msgspec
 
 from pensieve.errors import LoadFailed, ModelNotFound, PensieveError, UsageError
 from pensieve.models.catalog import CATALOG, Catalog, entry_named
+from pensieve.models.folders import read_folder
 from pensieve.models.manifest import MANIFEST_NAME, Manifest, is_safe_name, read_manifest
 from pensieve.models.metadata import read_gguf
 from pensieve.models.references import HubReference, covers, parse_reference
@@ -98,6 +99,8 @@ class Registry:
 
     def _at_path(self, text: str) -> ModelSpec:
         path = expanded(text)
+        if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for paths that cannot be looked up
+            return read_folder(path).spec(path.absolute().name or "model")
         if exists(path):
             return read_gguf(path).spec(path.stem)
         reference = _reference(text)
@@ -112,7 +115,7 @@ class Registry:
 
 
 def looks_like_path(text: str) -> bool:
-    """Whether the text is meant as a path of a file rather than a model's name."""
+    """Whether the text is meant as a path rather than a model's name."""
     return os.sep in text or text.startswith("~") or text.lower().endswith(".gguf")
 
 

@@ -16,7 +16,7 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     location: str
-    """The file or folder; never sent to a client."""
+    """The file (GGUF) or folder (MLX); never sent to a client."""
     format: Format = "gguf"
     origin: Origin = "local"
     architecture: str = ""
@@ -26,7 +26,9 @@ class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int = 0
     weight_bytes: int = 0
     cache_bytes_per_token: int = 0
-    """Bytes of key-value cache a token takes over all layers, at 2 bytes an element."""
+    """Bytes of key-value cache that each token adds, over all layers, at 2 bytes an element."""
+    cache_window_bytes: int = 0
+    """Bytes that all sliding windows of a sequence hold once they are full; they grow no further."""
     capabilities: tuple[Capability, ...] = ()
     """What the template can express; what an engine makes of it, its `Limits` say."""
     created_seconds: int = 0
