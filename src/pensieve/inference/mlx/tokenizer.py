@@ -1,0 +1,154 @@
+"""A model's tokenizer.json: text to token ids, and streams back to text. Runs no code of the model's folder.
+
+`encode` asks the `tokenizers` library and keeps to one thread at a time; streams are plain Python and go anywhere.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import msgspec
+
+# The library warns on standard error when a process forks after it has used threads; one text at a time needs none.
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from tokenizers import Tokenizer
+
+from pensieve.errors import LoadFailed
+from pensieve.inference.mlx.text_stream import Spelling, TextStream, UnknownDecoder, spelling_of
+from pensieve.messages import Json
+from pensieve.models.folders import TOKENIZER_NAME, read_json
+
+MAX_TOKENIZER_BYTES: Final = 256 * 2**20
+MAX_TOKENS: Final = 4_000_000
+MAX_MARKER_LENGTH: Final = 256
+
+
+class MlxTokenizer:
+    """A `prompts.tokenizer.Tokenizer` with streams. `open` makes one."""
+
+    def __init__(self, tokenizer: Tokenizer, spelling: Spelling, *, bos_token: str = "", eos_token: str = "") -> None:
+        # A file may ask for both; a prompt that is cut or padded in silence would be answered wrongly.
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._tokenizer = tokenizer
+        self._spelling = spelling
+        self._texts = {token: text for text, token in tokenizer.get_vocab(with_added_tokens=True).items()}
+        self._bytes: dict[int, bytes] = {}
+        self.eos_token = eos_token
+        with_special, without = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
+        self.adds_bos = len(with_special) > 0 and with_special[:1] != without[:1]
+        """Whether `encode` opens with a token that is not the text's."""
+        self.bos_token = self._texts.get(with_special[0], bos_token) if self.adds_bos else bos_token
+
+    @classmethod
+    def open(cls, folder: Path) -> MlxTokenizer:
+        """The tokenizer of the model in `folder`; raises `LoadFailed`."""
+        content = _content(folder)
+        with _Opening(folder.name):
+            tokenizer = Tokenizer.from_buffer(content)
+            if tokenizer.get_vocab_size() > MAX_TOKENS:
+                raise LoadFailed(f"{TOKENIZER_NAME} has more than {MAX_TOKENS:,} tokens", model=folder.name)
+            markers = _markers(folder)
+            return cls(tokenizer, _spelling(folder, content), bos_token=markers[0], eos_token=markers[1])
+
+    @property
+    def num_tokens(self) -> int:
+        """Entries of the vocabulary, special ones included; a model may have more columns than that."""
+        return len(self._texts)
+
+    def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
+        """Ids of `text`, special tokens in it read as such; `adds_special` adds BOS and the like where it is due."""
+        try:
+            encoded = self._tokenizer.encode(text, add_special_tokens=adds_special)
+        except UnicodeEncodeError:
+            # Half of a surrogate pair is no character; the library takes none.
+            whole = text.encode("utf-8", "replace").decode()
+            encoded = self._tokenizer.encode(whole, add_special_tokens=adds_special)
+        return list(encoded.ids)
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a token's own text, as `<|im_end|>`; None if there is none."""
+        found: int | None = self._tokenizer.token_to_id(token)
+        return found
+
+    def stream(self) -> TextStream:
+        """A new stream for one answer; special tokens stay in the text."""
+        return TextStream(self._bytes_of, self._spelling)
+
+    def token_text(self, token: int) -> str:
+        """The token alone; bytes that are no whole character read as U+FFFD, an unknown token as ""."""
+        return self._bytes_of(token).decode("utf-8", "replace")
+
+    def _bytes_of(self, token: int) -> bytes:
+        known = self._bytes.get(token)
+        if known is None:
+            text = self._texts.get(token)
+            known = b"" if text is None else self._spelling.bytes_of(text)
+            if text is not None:
+                self._bytes[token] = known
+        return known
+
+
+class _Opening:
+    """Turns what the library raises on a broken file into `LoadFailed`: a bare `Exception`, or a panic of its core."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
+            problem = f"{TOKENIZER_NAME} is broken: {str(error)[:200]}: fetch it again"
+            raise LoadFailed(problem, model=self._model) from error
+
+
+class _Decoding(msgspec.Struct):
+    decoder: dict[str, Json] | None = None
+
+
+def _content(folder: Path) -> bytes:
+    try:
+        with (folder / TOKENIZER_NAME).open("rb") as file:
+            content = file.read(MAX_TOKENIZER_BYTES + 1)
+    except FileNotFoundError as error:
+        problem = f"there is no {TOKENIZER_NAME} in its folder: fetch it beside the weights"
+        if (folder / "tokenizer.model").exists():
+            problem = f"it has a tokenizer.model but no {TOKENIZER_NAME}: take a copy of the model that has one"
+        raise LoadFailed(problem, model=folder.name) from error
+    except OSError as error:
+        problem = f"{TOKENIZER_NAME} cannot be read: {error.strerror or error}"
+        raise LoadFailed(problem, model=folder.name) from error
+    if len(content) > MAX_TOKENIZER_BYTES:
+        raise LoadFailed(f"{TOKENIZER_NAME} is larger than {MAX_TOKENIZER_BYTES:,} bytes", model=folder.name)
+    return content
+
+
+def _spelling(folder: Path, content: bytes) -> Spelling:
+    try:
+        return spelling_of(msgspec.json.decode(content, type=_Decoding).decoder)
+    except UnknownDecoder as error:
+        problem = f"its {TOKENIZER_NAME} has a decoder that is not supported ({error}): use another model"
+        raise LoadFailed(problem, model=folder.name) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise LoadFailed(f"{TOKENIZER_NAME} is broken: {error}: fetch it again", model=folder.name) from error
+
+
+def _markers(folder: Path) -> tuple[str, str]:
+    """BOS and EOS as the tokenizer's settings name them; "" where they name none."""
+    found = {"bos_token": "", "eos_token": ""}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            settings = read_json(folder / name)
+            found |= {key: text for key in found if (text := _marker(settings.get(key)))}
+    return found["bos_token"], found["eos_token"]
+
+
+def _marker(value: Json) -> str:
+    text = value.get("content") if isinstance(value, dict) else value
+    return text[:MAX_MARKER_LENGTH] if isinstance(text, str) else ""
