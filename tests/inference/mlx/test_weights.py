@@ -8,8 +8,7 @@ from typing import Any
 
 import mlx.core as mx
 import pytest
-from mlx.layers.base import Module
-from mlx.layers.quantized import quantize
+from mlx.nn.layers.quantized import quantize
 from mlx_lm.models import gpt_oss, llama
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -32,7 +31,7 @@ from pensieve.inference.mlx.weights import (
 GIB = 2**30
 
 
-def ready(model: Module, **quantization: Any) -> Module:
+def ready(model: Any, **quantization: Any) -> Any:
     """The model quantized as told, its other weights in float32, and none of its biases zero."""
     model.apply(lambda array: array + 0.05 * mx.random.normal(array.shape))
     quantize(model, **quantization)
@@ -41,7 +40,7 @@ def ready(model: Module, **quantization: Any) -> Module:
     return model
 
 
-def tied_llama() -> Module:
+def tied_llama() -> Any:
     """A llama whose output layer is its embedding, 4 bits."""
     arguments = llama.ModelArgs(
         model_type="llama",
@@ -57,7 +56,7 @@ def tied_llama() -> Module:
     return ready(llama.Model(arguments), group_size=32, bits=4)
 
 
-def mixture() -> Module:
+def mixture() -> Any:
     """A gpt-oss with sliding and full layers, its experts in mxfp4."""
     arguments = gpt_oss.ModelArgs(
         num_hidden_layers=2,
@@ -76,7 +75,7 @@ def mixture() -> Module:
     return ready(model, mode="mxfp4", class_predicate=lambda path, layer: "experts" in path and is_quantizable(layer))
 
 
-def is_quantizable(layer: Module) -> bool:
+def is_quantizable(layer: Any) -> bool:
     """Whether MLX knows how to quantize the layer."""
     return hasattr(layer, "to_quantized")
 

@@ -16,15 +16,17 @@ from typing import Any, Literal
 
 import mlx.core as mx
 import msgspec
-from mlx.layers.base import Module
-from mlx.layers.embedding import Embedding
-from mlx.layers.linear import Linear
-from mlx.layers.quantized import QuantizedEmbedding, QuantizedLinear
+from mlx.nn.layers.base import Module
+from mlx.nn.layers.embedding import Embedding
+from mlx.nn.layers.linear import Linear
+from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
 WeightPolicy = Literal["quantized", "dual", "dense"]
 Device = Literal["metal", "cuda", "cpu"]
+Model = Any
+"""A module of MLX, which are untyped."""
 MakeCache = Callable[[], list[Any]]
 """Empty caches of one layer each, for a model call."""
 
@@ -97,7 +99,7 @@ def _gib(num_bytes: int) -> str:
     return f"{num_bytes / 2**30:.1f} GiB"
 
 
-def weight_bytes(model: Module, dtype: mx.Dtype | None = None) -> tuple[int, int]:
+def weight_bytes(model: Model, dtype: mx.Dtype | None = None) -> tuple[int, int]:
     """Bytes of the weights as they are, and of the same dequantized to `dtype` (None: the dtype each computes in)."""
     as_they_are = dense_bytes = sum(array.nbytes for array in _arrays(model))
     fallback = dtype or _activation_dtype(model)
@@ -109,20 +111,20 @@ def weight_bytes(model: Module, dtype: mx.Dtype | None = None) -> tuple[int, int
     return as_they_are, dense_bytes
 
 
-def dequantized(model: Module, dtype: mx.Dtype | None = None) -> Module:
+def dequantized(model: Model, dtype: mx.Dtype | None = None) -> Model:
     """A copy with dense layers in place of quantized ones; everything else is shared with `model`.
 
     `dtype` None keeps the one each layer computes in, so that both copies can use one key-value cache; another one
     is given to all weights, and nothing is shared then. A kind of layer that is unknown here stays as it is.
     """
-    dense: Module = _Copying(dtype, _activation_dtype(model)).copied(model)
+    dense: Model = _Copying(dtype, _activation_dtype(model)).copied(model)
     if dtype is not None:
         dense.set_dtype(dtype)
         mx.eval(dense.parameters())
     return dense
 
 
-def with_policy(model: Module, policy: WeightPolicy, dtype: mx.Dtype | None = None) -> Module | DualModel:
+def with_policy(model: Model, policy: WeightPolicy, dtype: mx.Dtype | None = None) -> Model | DualModel:
     """The model in the decided form; with `dense`, drop `model` afterwards to get its memory back."""
     match policy:
         case "quantized":
@@ -136,7 +138,7 @@ def with_policy(model: Module, policy: WeightPolicy, dtype: mx.Dtype | None = No
 class DualModel:
     """Two copies of one model, called like one: each step is taken by the copy that is faster at its size."""
 
-    def __init__(self, quantized: Module, dense: Module, *, dense_from_tokens: int = DENSE_FROM_TOKENS) -> None:
+    def __init__(self, quantized: Model, dense: Model, *, dense_from_tokens: int = DENSE_FROM_TOKENS) -> None:
         self.quantized = quantized
         self.dense = dense
         self.dense_from_tokens = dense_from_tokens
@@ -150,7 +152,7 @@ class DualModel:
         """All else (layers, make_cache) is the quantized copy's: both have the same."""
         return getattr(self.quantized, name)
 
-    def chosen(self, shape: Sequence[int]) -> Module:
+    def chosen(self, shape: Sequence[int]) -> Model:
         """The copy that takes a step of tokens of that shape."""
         num_rows, num_tokens = shape[:2]
         return self.dense if num_rows * num_tokens >= self.dense_from_tokens else self.quantized
@@ -201,7 +203,7 @@ def keep_kernels(folder: Path) -> None:
 
 
 def warm_up(
-    model: Module | DualModel, make_cache: MakeCache, *, prefill_tokens: int, num_rows: Sequence[int] = (1,)
+    model: Model | DualModel, make_cache: MakeCache, *, prefill_tokens: int, num_rows: Sequence[int] = (1,)
 ) -> None:
     """Run what first requests will: two chunks of a prompt, then decode steps of each number of rows.
 
@@ -221,7 +223,7 @@ def warm_up(
 _TIMED_STEPS = 6
 
 
-def _step_seconds(model: Module, cache: list[Any], num_rows: int) -> float:
+def _step_seconds(model: Model, cache: list[Any], num_rows: int) -> float:
     """Seconds a step takes in a chain of steps, as decoding runs them, with a short cache behind."""
     tokens = mx.zeros((num_rows, 1), mx.int32)
     mx.eval(model(mx.zeros((num_rows, 16), mx.int32), cache=cache))
@@ -239,7 +241,7 @@ class _Copying:
     def __init__(self, dtype: mx.Dtype | None, fallback: mx.Dtype) -> None:
         self._dtype = dtype
         self._fallback = fallback
-        self._copies: dict[int, Module] = {}
+        self._copies: dict[int, Model] = {}
 
     def copied(self, value: Any) -> Any:
         """The value itself, or its copy if modules are in it."""
@@ -253,7 +255,7 @@ class _Copying:
             return type(value)(self.copied(item) for item in value)
         return value
 
-    def _copied_module(self, module: Module) -> Module:
+    def _copied_module(self, module: Model) -> Model:
         if _is_replaceable(module):
             return _dense_layer(module, _dense_weight(module, self._dtype, self._fallback))
         twin = copy.copy(module)
@@ -262,23 +264,23 @@ class _Copying:
         return twin
 
 
-def _is_replaceable(module: Module) -> bool:
+def _is_replaceable(module: Model) -> bool:
     # Exact types: a subclass may compute something else from the same weights.
     known = type(module) in (QuantizedLinear, QuantizedEmbedding, QuantizedSwitchLinear)
     return known and getattr(module, "global_scale", None) is None
 
 
-def _arrays(model: Module) -> list[mx.array]:
+def _arrays(model: Model) -> list[mx.array]:
     return list(dict(tree_flatten(model.parameters())).values())
 
 
-def _activation_dtype(model: Module) -> mx.Dtype:
+def _activation_dtype(model: Model) -> mx.Dtype:
     """What the layers hand on: the dtype of the norms, which are never quantized."""
     vectors = (array for array in _arrays(model) if array.ndim == 1)
     return next((array.dtype for array in vectors if mx.issubdtype(array.dtype, mx.floating)), mx.bfloat16)
 
 
-def _dense_weight(module: Module, dtype: mx.Dtype | None, fallback: mx.Dtype) -> mx.array:
+def _dense_weight(module: Model, dtype: mx.Dtype | None, fallback: mx.Dtype) -> mx.array:
     """The weight, not computed yet, in `dtype` or what the layer computes in.
 
     That is the affine scales' dtype; the other modes have integer scales, and the layers around them decide.
@@ -294,9 +296,9 @@ def _dense_weight(module: Module, dtype: mx.Dtype | None, fallback: mx.Dtype) ->
     )
 
 
-def _dense_layer(module: Module, weight: mx.array) -> Module:
+def _dense_layer(module: Model, weight: mx.array) -> Model:
     mx.eval(weight)  # one layer after the other, so that no second copy of all of them is ever pending
-    kinds: dict[type, Callable[..., Module]] = {
+    kinds: dict[type, Callable[..., Model]] = {
         QuantizedLinear: Linear,
         QuantizedEmbedding: Embedding,
         QuantizedSwitchLinear: SwitchLinear,
@@ -311,6 +313,6 @@ def _dense_layer(module: Module, weight: mx.array) -> Module:
     return dense
 
 
-def quantized_layers(model: Module) -> Iterator[tuple[str, Module]]:
+def quantized_layers(model: Model) -> Iterator[tuple[str, Model]]:
     """The layers that still compute from quantized weights, by name."""
     yield from ((name, module) for name, module in model.named_modules() if "scales" in module)
