@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pensieve.devices.memory import GIGABYTE, MemoryReading, read_memory
+from pensieve.devices.memory import GIGABYTE, MemoryReader, MemoryReading, read_memory
+
+MEMINFO = "MemTotal:       16384000 kB\nMemFree:  1 kB\nMemAvailable:    7939453 kB\n"
+V2 = ("memory.max", "memory.current", "inactive_file", "active_file")
+V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file", "total_active_file")
+
+
+class Machine:
+    """A root folder with the kernel's files in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.opened: list[MemoryReader] = []
+
+    def write(self, path: str, text: str) -> None:
+        """One of the kernel's files."""
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+
+    def limit(self, folder: str, names: tuple[str, str, str, str], limit: str, usage: int, files: int) -> None:
+        """A cgroup's files; `files` bytes of file pages are inactive, and as many active."""
+        self.write(f"{folder}/{names[0]}", f"{limit}\n")
+        self.write(f"{folder}/{names[1]}", f"{usage}\n")
+        self.write(f"{folder}/memory.stat", f"anon 5\nfile 99\n{names[2]} {files}\n{names[3]} {files}\nslab 7\n")
+
+    def read(self) -> MemoryReading:
+        """What a fresh reader says."""
+        self.opened.append(MemoryReader(self.root))
+        return self.opened[-1].read()
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    """16.8 GB of memory, 8.13 of it available, in no cgroup."""
+    made = Machine(tmp_path)
+    made.write("proc/meminfo", MEMINFO)
+    yield made
+    for reader in made.opened:
+        reader.close()
 
 
 @pytest.mark.parametrize(
@@ -28,26 +68,86 @@ def test_levels_begin_at_their_floors(available_gb: float, level: str) -> None:
     assert MemoryReading(round(available_gb * GIGABYTE)).level == level
 
 
-def test_meminfo_is_read_in_kibibytes(tmp_path: Path) -> None:
+def test_meminfo_is_read_in_kibibytes(machine: Machine) -> None:
     """The kernel writes kB and means 1,024 bytes."""
-    (tmp_path / "meminfo").write_text("MemTotal:       16384000 kB\nMemAvailable:    7939453 kB\n")
-    reading = read_memory(tmp_path / "meminfo")
-    assert reading == MemoryReading(7939453 * 1024)
+    reading = machine.read()
+    assert reading == MemoryReading(7939453 * 1024, 16384000 * 1024)
     assert reading.available_gb == "8.13"
 
 
-@pytest.mark.parametrize("content", ["", "MemTotal: 1 kB\n", "MemAvailable:\n", "MemAvailable: lots\n"])
-def test_a_machine_that_cannot_be_read_is_unknown(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "MemFree: 1 kB\n", "MemAvailable:\n", "MemAvailable: lots\n", None])
+def test_a_machine_that_cannot_be_read_is_unknown(machine: Machine, content: str | None) -> None:
     """Rather than safe or full."""
-    (tmp_path / "meminfo").write_text(content)
-    for path in (tmp_path / "meminfo", tmp_path / "none"):
-        reading = read_memory(path)
-        assert (reading.level, reading.available_gb) == ("Unknown", "unknown")
+    if content is None:
+        (machine.root / "proc/meminfo").unlink()
+    else:
+        machine.write("proc/meminfo", content)
+    reading = machine.read()
+    assert (reading.level, reading.available_gb) == ("Unknown", "unknown")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is read for now")
+@pytest.mark.parametrize(
+    ("membership", "folder", "names"),
+    [
+        ("0::/shop/worker\n", "sys/fs/cgroup/shop/worker", V2),
+        ("5:cpu:/\n4:memory:/shop/worker\n0::/\n", "sys/fs/cgroup/memory/shop/worker", V1),
+        ("4:hugetlb,memory:/shop\n", "sys/fs/cgroup/memory", V1),
+    ],
+)
+def test_a_cgroup_leaves_its_limit_less_what_cannot_be_taken_back(
+    machine: Machine, membership: str, folder: str, names: tuple[str, str, str, str]
+) -> None:
+    """File pages count as used and are not lost: a mapped model of 3 GB in a limit of 4 leaves more than 1."""
+    machine.write("proc/self/cgroup", membership)
+    machine.limit(folder, names, "4000000000", usage=3_500_000_000, files=1_500_000_000)
+    assert machine.read() == MemoryReading(3_500_000_000, 4_000_000_000, str(machine.root / folder))
+
+
+def test_the_tightest_cgroup_above_counts(machine: Machine) -> None:
+    """Every limit on the way to the root holds, in whatever order they come."""
+    machine.write("proc/self/cgroup", "0::/a/b/c\n")
+    machine.limit("sys/fs/cgroup/a/b/c", V2, "max", usage=1, files=0)
+    machine.limit("sys/fs/cgroup/a/b", V2, "2000000000", usage=1_200_000_000, files=0)
+    machine.limit("sys/fs/cgroup/a", V2, "6000000000", usage=5_900_000_000, files=0)
+    assert machine.read() == MemoryReading(100_000_000, 2_000_000_000, str(machine.root / "sys/fs/cgroup/a"))
+
+
+@pytest.mark.parametrize("limit", ["max", "9223372036854771712", "nonsense", ""])
+def test_a_limit_that_limits_nothing_is_passed_over(machine: Machine, limit: str) -> None:
+    """No limit, one above the machine's memory, one that cannot be read: the machine's own numbers stand."""
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.limit("sys/fs/cgroup", V2, limit, usage=10**9, files=0)
+    assert machine.read() == MemoryReading(7939453 * 1024, 16384000 * 1024)
+
+
+def test_a_limit_above_what_the_machine_has_left_changes_only_the_total(machine: Machine) -> None:
+    """The machine is shorter of memory than the cgroup."""
+    machine.write("proc/self/cgroup", "0::/../..\n")
+    machine.limit("sys/fs/cgroup", V2, "10000000000", usage=0, files=0)
+    assert machine.read() == MemoryReading(7939453 * 1024, 10_000_000_000)
+
+
+def test_a_reader_follows_what_changes(machine: Machine) -> None:
+    """Its files stay open and are read anew each time; a number that got shorter leaves nothing behind."""
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.limit("sys/fs/cgroup", V2, "4000000000", usage=3_000_000_000, files=0)
+    assert machine.read().available_bytes == 1_000_000_000
+    machine.write("sys/fs/cgroup/memory.current", "5\n")
+    assert machine.opened[0].read().available_bytes == 3_999_999_995
+
+
+def test_use_above_the_limit_leaves_nothing(machine: Machine) -> None:
+    """Never less than nothing."""
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.limit("sys/fs/cgroup", V2, "1000", usage=5000, files=0)
+    assert machine.read().level == "Emergency"
+    assert machine.opened[0].read().available_bytes == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux was tried")
 def test_this_machine_can_be_read() -> None:
-    """With a plausible number."""
-    available_bytes = read_memory().available_bytes
-    assert available_bytes is not None
-    assert available_bytes > 10**6
+    """With plausible numbers."""
+    reading = read_memory()
+    assert reading.available_bytes is not None
+    assert reading.total_bytes is not None
+    assert 10**6 < reading.available_bytes <= reading.total_bytes

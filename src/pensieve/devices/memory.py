@@ -1,26 +1,40 @@
-"""How much memory the machine has left. Knows no engine and decides nothing.
+"""How much memory the machine has left, for this process: the machine's own, within the limits of its cgroups.
 
-Only Linux is read for now; elsewhere the level is `Unknown`, which says so rather than guesses.
+Knows no engine and decides nothing. A machine that cannot be read is `Unknown`, which says so rather than guesses.
 """
 
 from __future__ import annotations
 
+import functools
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
+from pensieve.devices import darwin
+
 Level = Literal["Safe", "Warning", "Critical", "Emergency", "Unknown"]
 
 GIGABYTE = 10**9
-MEMINFO = Path("/proc/meminfo")
+ROOT = Path("/")
 _FLOORS: tuple[tuple[float, Level], ...] = ((2.0, "Safe"), (1.0, "Warning"), (0.5, "Critical"), (0.0, "Emergency"))
+_STAT_BYTES = 16_384
+"""More than the longest file that is read here."""
 
 
 class MemoryReading(msgspec.Struct, frozen=True):
-    """Memory that can be had without swapping; None where this machine cannot be read."""
+    """Memory that can be had without swapping, and all there is; None where this machine cannot be read.
+
+    Where a cgroup limits this process, both are what the limit leaves.
+    """
 
     available_bytes: int | None
+    total_bytes: int | None = None
+    limited_by: str = ""
+    """The cgroup folder whose limit leaves less than the machine has; empty where none does."""
 
     @property
     def level(self) -> Level:
@@ -36,12 +50,157 @@ class MemoryReading(msgspec.Struct, frozen=True):
         return "unknown" if self.available_bytes is None else f"{self.available_bytes / GIGABYTE:.2f}"
 
 
-def read_memory(meminfo: Path = MEMINFO) -> MemoryReading:
-    """The memory available now; blocks for some microseconds, so it is no call for an event loop."""
+UNKNOWN = MemoryReading(None)
+
+
+class MemoryReader:
+    """Reads the same few files again and again; they stay open, so that a reading takes microseconds.
+
+    May be read from any thread. A process that is moved to another cgroup needs a new reader.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        """Open what there is under `root`: `proc/meminfo`, and the memory files of this process's cgroups."""
+        self._meminfo = _KeptFile.open(root / "proc/meminfo")
+        self._cgroups = tuple(_open_cgroups(root))
+
+    def read(self) -> MemoryReading:
+        """The memory now; blocks for some microseconds, so it is no call for an event loop."""
+        reading = machine = self._machine()
+        for cgroup in self._cgroups:
+            found = cgroup.left(machine.total_bytes or sys.maxsize)
+            if found is not None:
+                reading = _narrowed(reading, *found, cgroup.folder)
+        return reading
+
+    def close(self) -> None:
+        """Close the files; the reader cannot be used afterwards."""
+        for kept in (self._meminfo, *(kept for cgroup in self._cgroups for kept in cgroup.files)):
+            if kept is not None:
+                os.close(kept.descriptor)
+
+    def _machine(self) -> MemoryReading:
+        if self._meminfo is None:
+            return UNKNOWN
+        lines = b"\n" + self._meminfo.read()
+        available, total = (_after(lines, name) for name in (b"\nMemAvailable:", b"\nMemTotal:"))
+        return MemoryReading(_kibibytes(available), _kibibytes(total))
+
+
+def read_memory() -> MemoryReading:
+    """The memory now, of the machine and within this process's cgroups; blocks for some microseconds."""
+    if sys.platform == "darwin":  # pragma: no cover - no such machine runs our tests
+        return MemoryReading(darwin.available_bytes(), darwin.total_bytes())
+    return _own_reader().read()
+
+
+@functools.cache
+def _own_reader() -> MemoryReader:
+    return MemoryReader()
+
+
+class _KeptFile(msgspec.Struct, frozen=True):
+    descriptor: int
+
+    @classmethod
+    def open(cls, path: Path) -> _KeptFile | None:
+        try:
+            return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+        except OSError:
+            return None
+
+    def read(self) -> bytes:
+        """The content now; empty where it cannot be read any more."""
+        try:
+            return os.pread(self.descriptor, _STAT_BYTES, 0)
+        except OSError:
+            return b""
+
+
+class _Cgroup(msgspec.Struct, frozen=True):
+    """One cgroup with a memory controller: its limit, its use, and what of that use the kernel can take back."""
+
+    folder: str
+    limit: _KeptFile
+    usage: _KeptFile
+    stat: _KeptFile
+    reclaimable: tuple[bytes, bytes]
+    """Names of the file pages in `stat`: a mapped model counts as used, yet goes when memory is short."""
+
+    @property
+    def files(self) -> tuple[_KeptFile, ...]:
+        return self.limit, self.usage, self.stat
+
+    def left(self, machine_bytes: int) -> tuple[int, int] | None:
+        """Bytes left within the limit, and the limit; None where it is no tighter than the machine itself."""
+        limit = _number(self.limit.read())
+        if limit is None or limit >= machine_bytes:
+            return None
+        usage = _number(self.usage.read())
+        if usage is None:
+            return None
+        counts = b"\n" + self.stat.read()
+        reclaimable = sum(_number(_after(counts, b"\n" + name + b" ")) or 0 for name in self.reclaimable)
+        return max(0, limit - max(0, usage - reclaimable)), limit
+
+
+def _narrowed(reading: MemoryReading, left: int, limit: int, folder: str) -> MemoryReading:
+    total = limit if reading.total_bytes is None else min(limit, reading.total_bytes)
+    if reading.available_bytes is not None and reading.available_bytes <= left:
+        return msgspec.structs.replace(reading, total_bytes=total)
+    return MemoryReading(left, total, folder)
+
+
+def _open_cgroups(root: Path) -> Iterator[_Cgroup]:
+    """Every cgroup that this process is in and that counts memory, from its own up to the root's."""
     try:
-        lines = meminfo.read_text("ascii").splitlines()
+        lines = (root / "proc/self/cgroup").read_text("utf-8", "replace").splitlines()
     except OSError:
-        return MemoryReading(None)
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    kibibytes = fields.get("MemAvailable", "").removesuffix("kB").strip()
-    return MemoryReading(int(kibibytes) * 1024 if kibibytes.isdigit() else None)
+        return
+    for line in lines:
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers == "":
+            names = ("memory.max", "memory.current"), (b"inactive_file", b"active_file")
+            yield from _chain(root / "sys/fs/cgroup", path, *names)
+        elif "memory" in controllers.split(","):
+            names = (
+                ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+                (b"total_inactive_file", b"total_active_file"),
+            )
+            yield from _chain(root / "sys/fs/cgroup/memory", path, *names)
+
+
+def _chain(mount: Path, path: str, names: tuple[str, str], reclaimable: tuple[bytes, bytes]) -> Iterator[_Cgroup]:
+    parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+    for depth in range(len(parts), -1, -1):
+        # In a container the mount can be this process's own cgroup: folders that are not there are passed over.
+        folder = mount.joinpath(*parts[:depth])
+        limit, usage, stat = (_KeptFile.open(folder / name) for name in (*names, "memory.stat"))
+        if limit and usage and stat:
+            yield _Cgroup(str(folder), limit, usage, stat, reclaimable)
+        else:
+            for kept in (limit, usage, stat):
+                if kept is not None:
+                    os.close(kept.descriptor)
+
+
+def _number(text: bytes) -> int | None:
+    """The number of a cgroup file; None for `max` and for what is none."""
+    text = text.strip()
+    return int(text) if text.isdigit() else None
+
+
+def _after(lines: bytes, name: bytes) -> bytes:
+    """The rest of the line that begins with `name`; empty where there is none. Splits nothing: this runs often."""
+    start = lines.find(name)
+    if start < 0:
+        return b""
+    start += len(name)
+    end = lines.find(b"\n", start)
+    return lines[start:] if end < 0 else lines[start:end]
+
+
+def _kibibytes(text: bytes) -> int | None:
+    number = _number(text.strip().removesuffix(b"kB"))
+    return None if number is None else number * 1024
