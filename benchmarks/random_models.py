@@ -194,7 +194,7 @@ def _drawn(name: str, arrays: dict[str, mx.array], silent: mx.array) -> mx.array
 def _scales(old: mx.array, num_inputs: int, *, is_bias: bool, silent: mx.array | None) -> mx.array:
     if old.dtype == mx.uint8:  # mxfp4: a power of two
         return mx.full(old.shape, 127 - _halvings(MXFP4_SPREAD * num_inputs**0.5), mx.uint8)
-    step = 1.0 / (AFFINE_SPREAD * num_inputs**0.5)
+    step = 2.0 ** -_halvings(AFFINE_SPREAD * num_inputs**0.5)  # exact in bfloat16, as is the middle: no drift
     filled = mx.full(old.shape, -7.5 * step if is_bias else step, mx.bfloat16)
     if silent is not None:
         filled[silent] = 0.0  # a logit of 0 is below the likeliest one's
