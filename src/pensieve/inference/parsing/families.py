@@ -1,0 +1,55 @@
+"""Which grammar a model's output follows: read off its chat template, which teaches the model that very markup.
+
+Knows no model by name. A family whose markup is not known for sure gets plain text, which loses nothing.
+"""
+
+from __future__ import annotations
+
+from pensieve.inference.parsing.grammar import (
+    BARE_JSON,
+    CHANNEL,
+    CHANNELS,
+    MESSAGE,
+    PYTHON_TAG,
+    THINK_BRACKETS,
+    THINK_TAGS,
+    TOOL_CALL_PIPES,
+    TOOL_CALL_TAGS,
+    TOOL_CALLS_BRACKETS,
+    CallSyntax,
+    OutputGrammar,
+    Span,
+)
+
+_CHANNEL_ARCHITECTURES = frozenset({"gpt_oss", "gpt-oss"})
+"""Trained on channels alone, so that they use them without a template too."""
+
+_XML_ARGUMENTS = ("<function=", "<arg_key>")
+"""Arguments as tags: their types stand in the tools' schemas alone, so these calls stay text."""
+
+
+def grammar_for(template: str, architecture: str) -> OutputGrammar:
+    """The grammar that a chat template implies; `architecture` only counts where there is no template."""
+    if not template:
+        return CHANNELS if architecture in _CHANNEL_ARCHITECTURES else OutputGrammar()
+    if CHANNEL in template and MESSAGE in template:
+        return CHANNELS
+    return OutputGrammar(thinking=_thinking(template), calls=_calls(template))
+
+
+def _thinking(template: str) -> Span | None:
+    # Closers, because some templates only take old thinking out and leave it to the model to open it.
+    return next((span for span in (THINK_TAGS, THINK_BRACKETS) if span.closer in template), None)
+
+
+def _calls(template: str) -> tuple[CallSyntax, ...]:
+    if TOOL_CALL_TAGS.opener in template:
+        is_json = "arguments" in template and not any(mark in template for mark in _XML_ARGUMENTS)
+        return (TOOL_CALL_TAGS,) if is_json else ()
+    if TOOL_CALLS_BRACKETS.opener in template:
+        return (TOOL_CALLS_BRACKETS,)
+    if TOOL_CALL_PIPES.opener in template or "<|/tool|>" in template:
+        return (TOOL_CALL_PIPES,)
+    if '"parameters": ' in template and ("<|start_header_id|>" in template or "<|header_start|>" in template):
+        return (PYTHON_TAG, BARE_JSON)
+    return ()

@@ -1,0 +1,82 @@
+"""How a model family marks thinking and tool calls in its text, as data. Parsing it is `parser`'s work.
+
+Knows no model by name, no template and no engine.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Span(msgspec.Struct, frozen=True):
+    """A marked stretch of text: what opens it and what closes it."""
+
+    opener: str
+    closer: str
+
+
+class CallSyntax(msgspec.Struct, frozen=True):
+    """One way of writing tool calls.
+
+    The body is `{"name": ..., "arguments": {...}}`, a list of those, or `name[ARGS]{...}`: what it begins with tells.
+    """
+
+    opener: str
+    """Empty: the call is the answer's first JSON object, without any marker."""
+    closer: str = ""
+    arguments_mark: str = ""
+    """Stands between a bare name and its arguments; empty: names only stand inside the JSON."""
+    separator: str = ""
+    """May stand between two calls of one body."""
+
+
+class OutputGrammar(msgspec.Struct, frozen=True):
+    """What a model family's output looks like. The empty value is plain text."""
+
+    style: Literal["tags", "channels"] = "tags"
+    """`channels`: every message has a header that names its channel and its recipient (gpt-oss)."""
+    thinking: Span | None = None
+    calls: tuple[CallSyntax, ...] = ()
+    reads_calls: bool = True
+    """Without tools on offer, what looks like a call is text."""
+    opening: str = ""
+    """What the prompt already wrote of the answer's own markup."""
+
+    @property
+    def starts_in_thinking(self) -> bool:
+        """Whether the prompt already opened the thinking block."""
+        return self.thinking is not None and self.opening == self.thinking.opener
+
+    def after(self, prompt: str, *, has_tools: bool) -> OutputGrammar:
+        """The grammar of an answer to this rendered prompt; its end is enough."""
+        calls = self.calls if has_tools else ()
+        return msgspec.structs.replace(self, opening=self._opening(prompt), calls=calls, reads_calls=has_tools)
+
+    def _opening(self, prompt: str) -> str:
+        if self.style == "channels":
+            _, marker, header = prompt.rpartition(START)
+            return marker + header if marker and END not in header else ""
+        is_open = self.thinking is not None and prompt.rstrip().endswith(self.thinking.opener)
+        return self.thinking.opener if self.thinking is not None and is_open else ""
+
+
+START = "<|start|>"
+CHANNEL = "<|channel|>"
+CONSTRAIN = "<|constrain|>"
+MESSAGE = "<|message|>"
+END = "<|end|>"
+RETURN = "<|return|>"
+CALL = "<|call|>"
+
+PLAIN = OutputGrammar()
+CHANNELS = OutputGrammar(style="channels")
+THINK_TAGS = Span("<think>", "</think>")
+THINK_BRACKETS = Span("[THINK]", "[/THINK]")
+
+TOOL_CALL_TAGS = CallSyntax("<tool_call>", "</tool_call>")
+TOOL_CALLS_BRACKETS = CallSyntax("[TOOL_CALLS]", arguments_mark="[ARGS]")
+TOOL_CALL_PIPES = CallSyntax("<|tool_call|>", "<|/tool_call|>")
+PYTHON_TAG = CallSyntax("<|python_tag|>", separator=";")
+BARE_JSON = CallSyntax("", separator=";")
