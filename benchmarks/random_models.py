@@ -178,7 +178,8 @@ def _drawn(name: str, arrays: dict[str, mx.array], silent: mx.array) -> mx.array
     weight: mx.array
     path, _, kind = name.rpartition(".")
     if old.dtype == mx.uint32:
-        return mx.random.randint(-(2**31), 2**31 - 1, old.shape, dtype=mx.int32).view(mx.uint32)
+        rows = (*old.shape[:-1], old.shape[-1] * 2)  # two halves: the full range in one overflows
+        return mx.random.randint(0, 2**16, rows).astype(mx.uint16).view(mx.uint32)
     if kind in ("scales", "biases"):
         is_embedding = path.endswith("embed_tokens")  # its rows are taken as they are, not summed up
         num_inputs = 1 if is_embedding else arrays[f"{path}.weight"].shape[-1] * 8
