@@ -31,7 +31,12 @@ class HubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.files: dict[str, bytes] = {}
         self.cuts: list[int] = []
+        self.revisions = {"main", COMMIT}
+        self.lies: list[str] = []
+        """Paths that are listed and not there."""
         self.etag = ""
+        self.etags: dict[str, str] = {}
+        """By the end of the path, before `etag`."""
         self.status = 0
         self.is_size_told = True
         self.is_range_honoured = True
@@ -86,7 +91,8 @@ class _Answer(BaseHTTPRequestHandler):
 
     def _content(self) -> bytes | None:
         repo, _, rest = unquote(self.path).removeprefix("/").partition("/resolve/")
-        content = self.server.files.get(f"{repo}/{rest.partition('/')[2]}")
+        revision, _, path = rest.partition("/")
+        content = self.server.files.get(f"{repo}/{path}") if revision in self.server.revisions else None
         if content is None or self.server.status:
             code = "EntryNotFound" if content is None else ""
             self._plain(self.server.status or 404, b"", {"X-Error-Code": code} if code else {})
@@ -94,11 +100,16 @@ class _Answer(BaseHTTPRequestHandler):
         return content
 
     def _list(self, repo: str) -> None:
+        repo, _, revision = repo.partition("/revision/")
+        if revision and revision not in self.server.revisions:
+            self._plain(404, b"", {"X-Error-Code": "RevisionNotFound"})
+            return
         paths = [path.removeprefix(f"{repo}/") for path in self.server.files if path.startswith(f"{repo}/")]
         if not paths:
             self._plain(404, b"", {"X-Error-Code": "RepoNotFound"})
             return
-        body = {"id": repo, "modelId": repo, "siblings": [{"rfilename": path} for path in paths]}
+        paths += self.server.lies
+        body = {"id": repo, "modelId": repo, "sha": COMMIT, "siblings": [{"rfilename": path} for path in paths]}
         self._plain(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
 
     def _send(self, content: bytes) -> None:
@@ -114,7 +125,8 @@ class _Answer(BaseHTTPRequestHandler):
     def _start(self, status: int, content: bytes, body: bytes) -> None:
         self.send_response(status)
         self.send_header("X-Repo-Commit", COMMIT)
-        self.send_header("ETag", f'"{self.server.etag or hashlib.sha256(content).hexdigest()}"')
+        own = next((etag for end, etag in self.server.etags.items() if self.path.endswith(end)), self.server.etag)
+        self.send_header("ETag", f'"{own or hashlib.sha256(content).hexdigest()}"')
         if self.server.is_size_told:
             self.send_header("X-Linked-Size", str(len(content)))
             self.send_header("Content-Length", str(len(body)))

@@ -41,7 +41,7 @@ def test_other_text_is_no_reference(text: str) -> None:
     [
         ("o/r/model.pt", "pickle"),
         ("o/r/pytorch_model.bin", "pickle"),
-        ("o/r/model.safetensors", "only those can be pulled"),
+        ("o/r/model.safetensors", "of single files only those can be pulled; owner/repo alone"),
         ("o/r/../x.gguf", "not the path of a file"),
         ("o/r//x.gguf", "not the path of a file"),
     ],
@@ -66,7 +66,7 @@ def test_a_repository_alone_means_its_only_or_its_middle_model() -> None:
     assert choose(REPO, FILES) == ("m-Q4_K_M.gguf",)
     with pytest.raises(UsageError, match=r"several models; name one of o/r/a\.gguf, o/r/b\.gguf"):
         choose(REPO, ["a.gguf", "b.gguf"])
-    with pytest.raises(UsageError, match="no GGUF files"):
+    with pytest.raises(UsageError, match="holds no GGUF files and no model"):
         choose(REPO, [])
 
 

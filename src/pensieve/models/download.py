@@ -7,20 +7,41 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
+from pensieve.config.platforms import is_apple_silicon
 from pensieve.errors import DownloadFailed, LoadFailed, UsageError
-from pensieve.models.catalog import entry_named
+from pensieve.models.catalog import CatalogEntry, PypiFile, entry_named
+from pensieve.models.folders import CONFIG_NAME, read_folder
 from pensieve.models.manifest import Manifest, WeightFile
 from pensieve.models.metadata import read_gguf
 from pensieve.models.progress import Progress, silent
 from pensieve.models.pypi import PypiModel
-from pensieve.models.references import all_parts, choose, local_names, parse_reference
+from pensieve.models.references import (
+    HubReference,
+    all_parts,
+    choose,
+    folder_name,
+    has_folder,
+    has_gguf,
+    local_names,
+    parse_reference,
+)
 from pensieve.models.registry import Registry, exists, expanded, looks_like_path
 from pensieve.models.spec import ModelSpec
 from pensieve.models.staging import discard, install, staged
+
+if TYPE_CHECKING:
+    from pensieve.models.hub import Hub
+
+PulledFormat = Literal["gguf", "mlx"]
+
+
+def preferred_format() -> PulledFormat:
+    """Which of two formats to take where a repository has both: the one this machine's quick engine reads."""
+    return "mlx" if is_apple_silicon() else "gguf"
 
 
 class Source(Protocol):
@@ -41,9 +62,19 @@ class Source(Protocol):
         ...
 
 
-def pull(text: str, registry: Registry, progress: Progress = silent, *, is_forced: bool = False) -> ModelSpec:
-    """The model named by a catalog name or a Hugging Face reference, fetched if it is not here yet."""
-    return pull_from(locate(text, registry), registry, progress, is_forced=is_forced)
+def pull(
+    text: str,
+    registry: Registry,
+    progress: Progress = silent,
+    *,
+    is_forced: bool = False,
+    wanted: PulledFormat | None = None,
+) -> ModelSpec:
+    """The model named by a catalog name or a Hugging Face reference, fetched if it is not here yet.
+
+    `wanted` decides for a repository that holds a model in both formats; None: what this machine runs best.
+    """
+    return pull_from(locate(text, registry, wanted), registry, progress, is_forced=is_forced)
 
 
 def pull_from(source: Source, registry: Registry, progress: Progress, *, is_forced: bool = False) -> ModelSpec:
@@ -60,38 +91,67 @@ def pull_from(source: Source, registry: Registry, progress: Progress, *, is_forc
     return registry.find(source.name)
 
 
-def locate(text: str, registry: Registry) -> Source:
+def locate(text: str, registry: Registry, wanted: PulledFormat | None = None) -> Source:
     """Where the model is to be fetched from; raises `UsageError` for what cannot be pulled."""
     entry = entry_named(text, registry.catalog)
     if entry is not None:
-        return PypiModel(entry)
+        return _of_catalog(entry, wanted)
     if looks_like_path(text) and exists(expanded(text)):
         raise UsageError(f"{text} is on this machine already: name it as it is, with `--model {text}`")
     here = registry.entry(text)
     if here is not None and here.manifest is None:
         raise UsageError(f"{here.name} is damaged: pull it by its full name (owner/repo/file.gguf), or remove it")
-    source = _on_hub(text if here is None or here.manifest is None else here.manifest.source, registry)
-    if source is None:
-        raise registry.not_found(text)
-    return source
-
-
-def _on_hub(text: str, registry: Registry) -> Source | None:
+    if here is not None and here.manifest is not None:
+        text, wanted = here.manifest.source, "mlx" if here.manifest.spec.format == "mlx" else "gguf"
     reference = parse_reference(text)
     if reference is None:
-        return None
-    from pensieve.models.hub import Hub, HubModel  # noqa: PLC0415 - a fifth of a second that only this path needs
+        raise registry.not_found(text)
+    return _on_hub(reference, registry, wanted)
 
-    hub = Hub(os.environ.get("HF_ENDPOINT") or None)
-    paths = all_parts(reference.path) if reference.path else choose(reference, hub.gguf_paths(reference.repo))
+
+def _of_catalog(entry: CatalogEntry, wanted: PulledFormat | None) -> Source:
+    if wanted not in {None, entry.format}:
+        raise UsageError(f"{entry.name} is known as {entry.format}: name a repository to pull it as {wanted}")
+    if isinstance(entry.source, PypiFile):
+        return PypiModel(entry)
+    from pensieve.models.hub import HubFolder  # noqa: PLC0415 - a fifth of a second that only this path needs
+
+    return HubFolder(name=entry.name, repo=entry.source.repo, hub=_hub(), revision=entry.source.revision)
+
+
+def _hub() -> Hub:
+    from pensieve.models.hub import Hub  # noqa: PLC0415 - a fifth of a second that only this path needs
+
+    return Hub(os.environ.get("HF_ENDPOINT") or None)
+
+
+def _on_hub(reference: HubReference, registry: Registry, wanted: PulledFormat | None) -> Source:
+    from pensieve.models.hub import HubFolder, HubModel  # noqa: PLC0415 - a fifth of a second that only this path needs
+
+    hub = _hub()
+    if wanted == "mlx" and (reference.path or reference.tag):
+        raise UsageError(f"a file or a quantization names a GGUF model: for safetensors name {reference.repo} alone")
+    listed = () if reference.path else hub.listing(reference.repo, reference.revision).paths
+    if not reference.path and not reference.tag and _is_folder(listed, wanted or preferred_format()):
+        name = folder_name(reference, registry.catalog)
+        return HubFolder(name=name, repo=reference.repo, hub=hub, revision=reference.revision)
+    paths = all_parts(reference.path) if reference.path else choose(reference, listed)
     name, file_names = local_names(reference, paths, registry.catalog)
-    return HubModel(name=name, repo=reference.repo, paths=paths, file_names=file_names, hub=hub)
+    return HubModel(
+        name=name, repo=reference.repo, paths=paths, file_names=file_names, hub=hub, revision=reference.revision
+    )
+
+
+def _is_folder(paths: tuple[str, ...], wanted: PulledFormat) -> bool:
+    """Whether the model of safetensors is the one to take: the only one there is, or of two the one that is wanted."""
+    return has_folder(paths) and (wanted == "mlx" or not has_gguf(paths))
 
 
 def _read_arrived(source: Source, staging: Path, files: tuple[WeightFile, ...]) -> Manifest:
     """The manifest of what arrived; a file that is no model is deleted, however right its checksum."""
     try:
-        header = read_gguf(staging / files[0].name)
+        is_folder = files[0].name == CONFIG_NAME
+        header = read_folder(staging) if is_folder else read_gguf(staging / files[0].name)
     except LoadFailed as broken:
         discard(staging)
         raise DownloadFailed(f"{source.text} arrived whole but is no model: {broken.problem}") from broken

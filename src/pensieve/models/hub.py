@@ -1,4 +1,4 @@
-"""GGUF files out of a Hugging Face repository, through `huggingface_hub`: the only file that imports it.
+"""Files out of a Hugging Face repository, through `huggingface_hub`: the only file that imports it.
 
 The library names addresses, sends the user's token and reads file facts; the bytes are written here, because its own
 download forgets what an interrupted try had fetched. A part is named for the exact content it belongs to, so that it
@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError:
     HTTPError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
+    RevisionNotFoundError,
 )
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]  # public, untyped
 
@@ -31,6 +33,7 @@ from pensieve import __version__
 from pensieve.errors import DownloadFailed
 from pensieve.models.manifest import WeightFile
 from pensieve.models.progress import Progress
+from pensieve.models.references import HubReference, folder_files
 from pensieve.models.staging import checked, discard, disk_errors, require_space
 
 constants.HF_HUB_DISABLE_TELEMETRY = True  # nobody is told what runs here
@@ -62,24 +65,31 @@ class RemoteFile(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(f"{self.path}\0{self.etag}".encode()).hexdigest()[:32] + ".part"
 
 
+class Listing(msgspec.Struct, frozen=True):
+    """The files of a repository, by path, and the commit they are of."""
+
+    commit: str
+    paths: tuple[str, ...]
+
+
 class Hub(msgspec.Struct, frozen=True):
     """A hub at an address (None: the library's own setting), and how long to wait between tries."""
 
     endpoint: str | None = None
     pauses_seconds: tuple[float, ...] = PAUSES_SECONDS
 
-    def gguf_paths(self, repo: str) -> tuple[str, ...]:
-        """Every GGUF file in the repository."""
+    def listing(self, repo: str, revision: str = "") -> Listing:
+        """Every file in the repository."""
         with hub_errors(repo):
             api = HfApi(endpoint=self.endpoint, library_name="pensieve", library_version=__version__)
-            siblings = api.model_info(repo, timeout=TIMEOUT_SECONDS).siblings or []
-        names = (file.rfilename for file in siblings)
-        return tuple(sorted(name for name in names if name.lower().endswith(".gguf") and name.isprintable()))
+            facts = api.model_info(repo, revision=revision or None, timeout=TIMEOUT_SECONDS)
+        names = (file.rfilename for file in facts.siblings or [])
+        return Listing(facts.sha or revision, tuple(sorted(name for name in names if name.isprintable())))
 
-    def describe(self, repo: str, path: str) -> RemoteFile:
+    def describe(self, repo: str, path: str, revision: str = "") -> RemoteFile:
         """What the hub says of a file now."""
         with hub_errors(f"{repo}/{path}"):
-            url = hf_hub_url(repo, path, endpoint=self.endpoint)
+            url = hf_hub_url(repo, path, revision=revision or None, endpoint=self.endpoint)
             facts = get_hf_file_metadata(url, headers=_headers(), timeout=TIMEOUT_SECONDS)
             if facts.commit_hash is None or facts.etag is None:
                 raise DownloadFailed(f"{self.endpoint or 'the hub'} does not answer like a hub: check HF_ENDPOINT")
@@ -110,34 +120,74 @@ class HubModel(msgspec.Struct, frozen=True, kw_only=True):
     paths: tuple[str, ...]
     file_names: tuple[str, ...]
     hub: Hub
+    revision: str = ""
 
     @property
     def text(self) -> str:
         """The source, as the manifest records it and `pull` takes it."""
-        return f"hf:{self.repo}/{self.paths[0]}"
+        return f"{HubReference(self.repo, revision=self.revision).folder_source}/{self.paths[0]}"
 
     def fetch(self, staging: Path, progress: Progress) -> tuple[WeightFile, ...]:
         """Bring every file into `staging`; what arrived stays there when a try fails, to be gone on from."""
-        remotes = [self.hub.describe(self.repo, path) for path in self.paths]
+        remotes = [self.hub.describe(self.repo, path, self.revision) for path in self.paths]
         parts = [staging / remote.part_name for remote in remotes]
         total_bytes = sum(remote.num_bytes for remote in remotes)
         with disk_errors(staging, total_bytes):
             _drop_strangers(staging, parts)
             require_space(staging, total_bytes - sum(map(size_of, parts)))
-            for remote, part in zip(remotes, parts, strict=True):
-                self.hub.fetch(remote, part, progress)
-            arrived = [
-                checked(part, progress, sha256=remote.sha256) for remote, part in zip(remotes, parts, strict=True)
-            ]
+            arrived = self._fetch_all(remotes, parts, progress)
             for part, name in zip(parts, self.file_names, strict=True):
                 part.rename(staging / name)
         return tuple(
             msgspec.structs.replace(file, name=name) for file, name in zip(arrived, self.file_names, strict=True)
         )
 
+    def _fetch_all(self, remotes: list[RemoteFile], parts: list[Path], progress: Progress) -> list[WeightFile]:
+        """Every file fetched, then every file checked; progress counts the bytes of all."""
+        total_bytes = sum(remote.num_bytes for remote in remotes)
+        starts = list(accumulate((remote.num_bytes for remote in remotes), initial=0))
+        for remote, part, start in zip(remotes, parts, starts, strict=False):
+            self.hub.fetch(remote, part, _within(progress, start, total_bytes))
+        return [
+            checked(part, _within(progress, start, total_bytes), sha256=remote.sha256)
+            for remote, part, start in zip(remotes, parts, starts, strict=False)
+        ]
+
+
+class HubFolder(msgspec.Struct, frozen=True, kw_only=True):
+    """A model that is all of a repository: config.json, tokenizer and safetensors, as one commit has them."""
+
+    name: str
+    repo: str
+    hub: Hub
+    revision: str = ""
+
+    @property
+    def text(self) -> str:
+        """The source, as the manifest records it and `pull` takes it."""
+        return HubReference(self.repo, revision=self.revision).folder_source
+
+    def fetch(self, staging: Path, progress: Progress) -> tuple[WeightFile, ...]:
+        """See `HubModel.fetch`; what could not be loaded is refused before anything is fetched."""
+        listing = self.hub.listing(self.repo, self.revision)
+        names = folder_files(self.repo, listing.paths)
+        files = HubModel(
+            name=self.name, repo=self.repo, paths=names, file_names=names, hub=self.hub, revision=listing.commit
+        )
+        return files.fetch(staging, progress)
+
 
 class _ConnectionLost(DownloadFailed):
     """The transfer broke off; trying again may go on."""
+
+
+def _within(progress: Progress, start_bytes: int, total_bytes: int) -> Progress:
+    """Progress of one file of several, told as that of all."""
+
+    def report(stage: str, done_bytes: int, _file_bytes: int, /) -> None:
+        progress(stage, start_bytes + done_bytes, total_bytes)
+
+    return report
 
 
 def size_of(path: Path) -> int:
@@ -156,6 +206,8 @@ def hub_errors(what: str) -> Iterator[None]:
     except RepositoryNotFoundError as error:
         problem = f"the hub has no repository for {what}: check the name; a private one needs HF_TOKEN"
         raise DownloadFailed(problem) from error
+    except RevisionNotFoundError as error:
+        raise DownloadFailed(f"{what} has no such revision: check what follows the @") from error
     except EntryNotFoundError as error:
         raise DownloadFailed(f"the hub has no file {what}: check the name") from error
     except HfHubHTTPError as error:

