@@ -6,7 +6,7 @@ Knows no part of Pensieve. The words of special tokens are the families' own; th
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,15 @@ def make_tiny_model(
     seed: int = 0,
     num_layers: int = 2,
     bits: int | None = None,
+    mode: str = "affine",
+    layer_bits: Mapping[str, int] | None = None,
     dtype: str = "float32",
     chat_template: str | None = None,
     **overrides: Any,
 ) -> Path:
-    """Write the model into `folder` and return it. `bits` quantizes; `overrides` are keys of config.json.
+    """Write the model into `folder` and return it.
 
+    `bits` quantizes in mlx's `mode`, single layers (`lm_head`) as `layer_bits` says; `overrides` are config keys.
     Greedy answers vary with their prompt and meet no special token.
     """
     known = SHAPES[family]
@@ -57,7 +60,13 @@ def make_tiny_model(
         config["layer_types"] = [types[index % len(types)] for index in range(num_layers)]
     config |= overrides
     model = _model(config, seed, _ids(tokenizer, known.specials))
-    _write_weights(folder, model, config, bits, dtype)
+    if config.get("tie_word_embeddings"):
+        model.pop("lm_head", None)
+    model.set_dtype(getattr(mx, dtype))
+    if bits is not None:
+        config["quantization"] = config["quantization_config"] = _quantized(model, bits, mode, layer_bits or {})
+    _write_weights(folder, model)
+    _write_json(folder / "config.json", config)
     tokenizer.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", _tokenizer_config(known, chat_template))
     _write_json(folder / "generation_config.json", {"eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
@@ -117,20 +126,22 @@ def _drawn(name: str, old: mx.array, key: mx.array, quiet: mx.array) -> mx.array
     return mx.divide(2.0 * noise, width)
 
 
-def _write_weights(folder: Path, model: Any, config: dict[str, Any], bits: int | None, dtype: str) -> None:
-    if config.get("tie_word_embeddings"):
-        model.pop("lm_head", None)
-    model.set_dtype(getattr(mx, dtype))
-    if bits is not None:
-        quantize(model, group_size=GROUP_SIZE, bits=bits, class_predicate=_is_quantized)
-        config["quantization"] = config["quantization_config"] = {"group_size": GROUP_SIZE, "bits": bits}
+def _quantized(model: Any, bits: int, mode: str, layer_bits: Mapping[str, int]) -> dict[str, Any]:
+    """Quantize every layer whose width allows it; the `quantization` key of config.json."""
+    settings: dict[str, Any] = {"group_size": GROUP_SIZE, "bits": bits} | ({} if mode == "affine" else {"mode": mode})
+    own = {layer: {"group_size": GROUP_SIZE, "bits": number} for layer, number in layer_bits.items()}
+
+    def choose(path: str, module: Any) -> bool | dict[str, int]:
+        is_fitting = hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP_SIZE == 0
+        return own.get(path, True) if is_fitting else False
+
+    quantize(model, group_size=GROUP_SIZE, bits=bits, mode=mode, class_predicate=choose)
+    return settings | own
+
+
+def _write_weights(folder: Path, model: Any) -> None:
     weights = dict(tree_flatten(model.parameters()))
     mx.save_safetensors(str(folder / "model.safetensors"), weights, metadata={"format": "mlx"})
-    _write_json(folder / "config.json", config)
-
-
-def _is_quantized(_: str, module: Any) -> bool:
-    return hasattr(module, "to_quantized") and module.weight.shape[-1] % GROUP_SIZE == 0
 
 
 def _tokenizer(family: Family) -> Tokenizer:

@@ -27,6 +27,8 @@ Model = Any
 
 GROUP_SIZES: Final = (64, 32)
 """Numbers that share a scale when we quantize: the first that divides a layer's width."""
+MAX_REASON_LENGTH: Final = 200
+CLEAR_BYTES: Final = 2**28
 _SAFE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _FOREIGN: Final = (
     *(ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RuntimeError, AssertionError),
@@ -58,15 +60,21 @@ def load_weights(folder: Path, config: Mapping[str, Json], files: tuple[Path, ..
 
 def evaluate(model: Model, name: str) -> int:
     """Read the weights into memory, array by array, so that little is held twice; their bytes. Raises `LoadFailed`."""
-    num_bytes = 0
+    read_bytes = uncleared_bytes = 0
     try:
         for array in _arrays(model):
             mx.eval(array)
-            num_bytes += array.nbytes
+            read_bytes += array.nbytes
+            uncleared_bytes += array.nbytes
+            if uncleared_bytes > CLEAR_BYTES:
+                # What a cast or quantization no longer needs would wait in MLX's own cache of buffers.
+                mx.clear_cache()
+                uncleared_bytes = 0
         mx.eval(model.state)
     except (RuntimeError, ValueError, MemoryError) as error:
         raise LoadFailed(f"its weights could not be read: {_one_line(error)}", model=name) from error
-    return num_bytes
+    mx.clear_cache()
+    return read_bytes
 
 
 def quantize(model: Model, bits: int) -> None:
@@ -96,11 +104,12 @@ def cast(model: Model, dtype: mx.Dtype) -> None:
     model.update(tree_map_with_path(turned, model.parameters()))
 
 
-def float_bytes(model: Model) -> tuple[int, int]:
-    """Bytes of the parameters as they are, and as they would be with every floating one in float32."""
-    arrays = _arrays(model)
-    as_float32 = (array.size * 4 if mx.issubdtype(array.dtype, mx.floating) else array.nbytes for array in arrays)
-    return sum(array.nbytes for array in arrays), sum(as_float32)
+def num_bytes(model: Model, *, is_float32: bool = False) -> int:
+    """Bytes of the parameters as they are, or as they would be with every floating one in float32; reads nothing."""
+    return sum(
+        array.size * 4 if is_float32 and mx.issubdtype(array.dtype, mx.floating) else array.nbytes
+        for array in _arrays(model)
+    )
 
 
 def is_quantized(model: Model) -> bool:
@@ -165,4 +174,4 @@ def _sentence(config: Mapping[str, Json], error: BaseException) -> str:
 
 def _one_line(error: BaseException) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) <= 300 else f"{text[:300]} ..."
+    return text if len(text) <= MAX_REASON_LENGTH else f"{text[:MAX_REASON_LENGTH]} ..."

@@ -5,6 +5,7 @@ Plain Python; knows no arrays.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -15,10 +16,9 @@ from pensieve.models.folders import CONFIG_NAME, read_json
 from pensieve.models.layers import MAX_LAYERS
 
 MAX_EOS: Final = 64
-MAX_NUMBER: Final = 2**40
 MAX_DEPTH: Final = 32
 _FLOATS: Final = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
-_LAYER_KEYS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_COUNTS_LAYERS: Final = re.compile(r"(.*_)?(layers?|blocks)", re.ASCII)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -43,6 +43,13 @@ def eos_ids(folder: Path, config: dict[str, Any], tokenizer_eos: int | None) -> 
     return frozenset(_ids(found))
 
 
+def vocabulary_size(config: dict[str, Any]) -> int | None:
+    """Rows of the model's embedding as its config says; None if it does not."""
+    inner = config.get("text_config")
+    sizes = [source.get("vocab_size") for source in (inner, config) if isinstance(source, dict)]
+    return next((size for size in sizes if isinstance(size, int) and size > 0), None)
+
+
 def _ids(values: Iterable[Json]) -> Iterable[int]:
     return (value for value in values if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31)
 
@@ -52,8 +59,8 @@ def _problem(value: Json, depth: int = 0) -> str:
     if depth > MAX_DEPTH:
         return "is nested too deeply"
     if isinstance(value, dict):
-        layers = [value[key] for key in _LAYER_KEYS if isinstance(value.get(key), int)]
-        if any(number > MAX_LAYERS for number in layers):
+        counts = [number for key, number in value.items() if _COUNTS_LAYERS.fullmatch(key)]
+        if any(number > MAX_LAYERS for number in counts if isinstance(number, int | float)):
             return f"asks for more than {MAX_LAYERS:,} layers"
         value = list(value.values())
     if isinstance(value, list):

@@ -14,9 +14,10 @@ from typing import Any, Final
 import mlx.core as mx
 
 from pensieve.config.settings import Settings
+from pensieve.devices.memory import read_memory
 from pensieve.errors import LoadFailed
 from pensieve.inference.mlx import architectures
-from pensieve.inference.mlx.configuration import eos_ids, read_config
+from pensieve.inference.mlx.configuration import eos_ids, read_config, vocabulary_size
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
 from pensieve.models.folders import CONFIG_NAME, TOKENIZER_NAME, read_folder, weight_files
 from pensieve.models.spec import ModelSpec
@@ -51,8 +52,8 @@ class LoadedModel:
 def load(spec: ModelSpec, settings: Settings, *, room_bytes: int | None = None) -> LoadedModel:
     """Load the model at `spec.location`; raises `LoadFailed`, and nothing else.
 
-    On a CPU the arithmetic is turned to float32, which is many times quicker there, unless it takes more than
-    `room_bytes`; None: there is room.
+    On a CPU the arithmetic is turned to float32, which is many times quicker there, unless that takes more than
+    `room_bytes`, and weights that take more as they are are refused; None: what memory is available now.
     """
     try:
         return _load(Path(spec.location), settings, room_bytes)
@@ -68,11 +69,16 @@ def _load(folder: Path, settings: Settings, room_bytes: int | None) -> LoadedMod
     header = read_folder(folder)
     config = read_config(folder)
     tokenizer = MlxTokenizer.open(folder)
+    tokenizer.limit(vocabulary_size(config))
     files = weight_files(folder)
     model = architectures.load_weights(folder, config, files)
     quantization = settings.mlx.quantization
-    _prepare(model, folder.name, quantization, room_bytes)
+    _prepare(model, folder.name, quantization)
+    if mx.default_device() == mx.Device(mx.cpu):
+        _fit(model, folder.name, read_memory().available_bytes if room_bytes is None else room_bytes)
     weight_bytes = architectures.evaluate(model, folder.name)
+    num_columns = check_answers(model, tokenizer, folder.name)
+    tokenizer.limit(num_columns)
     return LoadedModel(
         model=model,
         config=config,
@@ -81,24 +87,30 @@ def _load(folder: Path, settings: Settings, room_bytes: int | None) -> LoadedMod
         eos_ids=eos_ids(folder, config, tokenizer.id_of(tokenizer.eos_token)),
         weight_bytes=weight_bytes,
         context_tokens=header.context_tokens or DEFAULT_CONTEXT_TOKENS,
-        vocabulary_size=check_answers(model, tokenizer, folder.name),
-        fingerprint=_fingerprint(folder, files, header.chat_template, quantization, _precision(model)),
+        vocabulary_size=num_columns,
+        fingerprint=_fingerprint(folder, files, header.chat_template, quantization, architectures.dtypes(model)),
     )
 
 
-def _prepare(model: Any, name: str, quantization: str, room_bytes: int | None) -> None:
-    """Bring the weights into the form that was asked for and that the device is quick with; all of it lazy."""
+def _prepare(model: Any, name: str, quantization: str) -> None:
+    """Bring the weights into the form that was asked for; lazy."""
     if quantization != "none" and architectures.is_quantized(model):
         problem = f"its weights are quantized already: leave mlx.quantization at none, not {quantization}"
         raise LoadFailed(problem, model=name)
     if quantization == "fp16":
         architectures.cast(model, mx.float16)
-    if bits := _BITS.get(quantization):
+    elif bits := _BITS.get(quantization):
         architectures.quantize(model, bits)
-    if mx.default_device() == mx.Device(mx.cpu):
-        _, float32_bytes = architectures.float_bytes(model)
-        if room_bytes is None or float32_bytes <= room_bytes:
-            architectures.cast(model, mx.float32)
+
+
+def _fit(model: Any, name: str, room_bytes: int | None) -> None:
+    """Turn to float32, which a CPU is quick with, where that fits; lazy. None: the room is not known."""
+    needed_bytes = architectures.num_bytes(model)
+    if room_bytes is not None and needed_bytes > room_bytes:
+        problem = f"its weights take {needed_bytes / 1e9:.1f} GB and {room_bytes / 1e9:.1f} GB are free"
+        raise LoadFailed(f"{problem}: close other programs, or use a smaller or quantized model", model=name)
+    if room_bytes is None or architectures.num_bytes(model, is_float32=True) <= room_bytes:
+        architectures.cast(model, mx.float32)
 
 
 def check_answers(model: Any, tokenizer: MlxTokenizer, name: str) -> int:
@@ -121,15 +133,13 @@ def check_answers(model: Any, tokenizer: MlxTokenizer, name: str) -> int:
     return int(logits.size)
 
 
-def _precision(model: Any) -> str:
-    """The types of the parameters: the same files compute other caches in another precision."""
-    return ",".join(architectures.dtypes(model))
-
-
-def _fingerprint(folder: Path, files: tuple[Path, ...], template: str, quantization: str, precision: str) -> str:
+def _fingerprint(
+    folder: Path, files: tuple[Path, ...], template: str, quantization: str, types: tuple[str, ...]
+) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    versions = (importlib.metadata.version("mlx-lm"), quantization, precision, template)
-    parts = [*(text.encode("utf-8", "replace") for text in versions)]
+    # The same files give other caches in another precision, and maybe with other code.
+    texts = (importlib.metadata.version("mlx-lm"), quantization, *types, template)
+    parts = [text.encode("utf-8", "replace") for text in texts]
     parts += [(folder / name).read_bytes() for name in (CONFIG_NAME, TOKENIZER_NAME)]
     for file in files:
         status = file.stat()

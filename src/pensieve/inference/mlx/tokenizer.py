@@ -17,7 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from tokenizers import Tokenizer
 
-from pensieve.errors import LoadFailed
+from pensieve.errors import InvalidRequest, LoadFailed
 from pensieve.inference.mlx.text_stream import Spelling, TextStream, UnknownDecoder, spelling_of
 from pensieve.messages import Json
 from pensieve.models.folders import TOKENIZER_NAME, read_json
@@ -38,6 +38,7 @@ class MlxTokenizer:
         self._spelling = spelling
         self._texts = {token: text for text, token in tokenizer.get_vocab(with_added_tokens=True).items()}
         self._bytes: dict[int, bytes] = {}
+        self._num_columns: int | None = None
         self.eos_token = eos_token
         with_special, without = tokenizer.encode("a").ids, tokenizer.encode("a", add_special_tokens=False).ids
         self.adds_bos = len(with_special) > 0 and with_special[:1] != without[:1]
@@ -61,23 +62,35 @@ class MlxTokenizer:
         return len(self._texts)
 
     def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
-        """Ids of `text`, special tokens in it read as such; `adds_special` adds BOS and the like where it is due."""
-        try:
-            encoded = self._tokenizer.encode(text, add_special_tokens=adds_special)
-        except UnicodeEncodeError:
-            # Half of a surrogate pair is no character; the library takes none.
-            whole = text.encode("utf-8", "replace").decode()
-            encoded = self._tokenizer.encode(whole, add_special_tokens=adds_special)
-        return list(encoded.ids)
+        """Ids of `text`, special tokens in it read as such; `adds_special` adds BOS and the like where it is due.
+
+        Raises `InvalidRequest` for a token that the model has no weights for.
+        """
+        # Half of a surrogate pair is no character; the library takes none.
+        whole = text.encode("utf-8", "replace").decode()
+        encoded = self._tokenizer.encode(whole, add_special_tokens=adds_special)
+        tokens: list[int] = encoded.ids
+        if self._num_columns is not None and tokens and max(tokens) >= self._num_columns:
+            unknown = self._texts.get(max(tokens), "")
+            raise InvalidRequest(f"this model has no weights for the token {unknown[:80]!r}: leave it out of the text")
+        return tokens
+
+    def limit(self, num_columns: int | None) -> None:
+        """Refuse tokens from this id on: some vocabularies are larger than their models. None: no limit."""
+        self._num_columns = num_columns
 
     def id_of(self, token: str) -> int | None:
         """The id of a token's own text, as `<|im_end|>`; None if there is none."""
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
-    def stream(self) -> TextStream:
-        """A new stream for one answer; special tokens stay in the text."""
-        return TextStream(self._bytes_of, self._spelling)
+    def stream(self, *, continues: bool = False) -> TextStream:
+        """A new stream for one answer; special tokens stay in the text.
+
+        `continues`: the answer goes on in the middle of a text, so a space at its start is part of it. Some
+        vocabularies open every text with one, which is dropped otherwise.
+        """
+        return TextStream(self._bytes_of, self._spelling._replace(num_stripped=0) if continues else self._spelling)
 
     def token_text(self, token: int) -> str:
         """The token alone; bytes that are no whole character read as U+FFFD, an unknown token as ""."""
@@ -94,7 +107,7 @@ class MlxTokenizer:
 
 
 class _Opening:
-    """Turns what the library raises on a broken file into `LoadFailed`: a bare `Exception`, or a panic of its core."""
+    """Turns what the library raises on a broken file, a bare `Exception` or a panic included, into `LoadFailed`."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -103,7 +116,7 @@ class _Opening:
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is Exception or (kind is not None and kind.__name__ == "PanicException"):
+        if kind in (Exception, ValueError) or (kind is not None and kind.__name__ == "PanicException"):
             problem = f"{TOKENIZER_NAME} is broken: {str(error)[:200]}: fetch it again"
             raise LoadFailed(problem, model=self._model) from error
 
