@@ -115,7 +115,7 @@ def make_model(folder: Path, shape: str) -> Path:
     return folder
 
 
-def prompt(num_tokens: int, seed: int) -> str:
+def prompt(num_tokens: int, seed: int | str) -> str:
     """A text of that many letters and spaces, which are as many tokens; another one for each seed."""
     source = random.Random(seed)
     letters = source.choices(string.ascii_lowercase, k=num_tokens)
