@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 
 from gguf_files import write_gguf
+from model_folders import write_folder
 from pensieve.cli.main import main
+from pensieve.models.folders import read_folder
 from pensieve.models.manifest import Manifest, WeightFile, write_manifest
 from pensieve.models.metadata import read_gguf
+from pensieve.models.sizes import in_words
 
 
 @pytest.fixture
@@ -39,11 +42,50 @@ def test_the_list_shows_what_is_here_and_what_can_be(models_folder: Path, capsys
     """A pulled model with its facts, then the catalog's, marked as not here."""
     assert models_folder.is_dir()
     assert main(["models", "list"]) == 0
-    head, tiny, starter = capsys.readouterr().out.splitlines()
-    assert head.split() == ["NAME", "SIZE", "QUANTIZATION", "CONTEXT", "ORIGIN"]
-    assert tiny.split() == ["tiny", "1.2", "KiB", "Q4_1", "2,048", "pull"]
-    assert starter.split()[0] == "smollm2-135m"
-    assert starter.endswith("not here: pensieve pull smollm2-135m")
+    head, tiny, blank, title, *known = capsys.readouterr().out.splitlines()
+    assert head.split() == ["NAME", "WEIGHTS", "SIZE", "CONTEXT"]
+    assert tiny.split() == ["tiny", "gguf", "Q4_1", "1.2", "KiB", "2,048"]
+    assert (blank, title) == ("", "Not here yet; `pensieve pull NAME` fetches them:")
+    assert known[0].split() == ["smollm2-135m", "gguf", "Q4_1", "93.8", "MiB", "8,192"]
+    assert {"phi-3-mini", "phi-3-mini-128k", "gpt-j-6b", "gpt-neox-20b", "gpt-oss-20b"} < {k.split()[0] for k in known}
+
+
+@pytest.mark.usefixtures("pensieve_home")
+def test_a_list_without_models_begins_with_what_can_be_pulled(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has to know that a table may be empty."""
+    assert main(["models", "list"]) == 0
+    title, blank, head, first, *_ = capsys.readouterr().out.splitlines()
+    assert (title, blank) == ("Not here yet; `pensieve pull NAME` fetches them:", "")
+    assert (head.split()[0], first.split()[0]) == ("NAME", "smollm2-135m")
+
+
+def test_the_list_fits_a_narrow_terminal(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No line is over 60 columns; a long name stands alone above its facts."""
+    long = "a-model-with-a-name-of-many-words-4bit"
+    write_folder(models_folder / long)
+    spec, config = read_folder(models_folder / long).spec(long), models_folder / long / "config.json"
+    file = WeightFile(config.name, config.stat().st_size, "")
+    write_manifest(models_folder / long, Manifest(source="x", files=(file,), spec=spec))
+    assert main(["models", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert lines[lines.index(long) + 1].split() == ["mlx", "int4", "g64", *in_words(file.num_bytes).split(), "2,048"]
+
+
+def test_what_unfinished_pulls_left_is_shown(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With what to do about it, in place of the catalog's line; the parts of a model that is here are not shown."""
+    for name in ("smollm2-135m", "tiny", "empty"):
+        (models_folder / ".partial" / name).mkdir(parents=True)
+    for name in ("smollm2-135m", "tiny"):
+        (models_folder / ".partial" / name / "x.part").write_bytes(bytes(2048))
+    rows = listed(capsys)
+    assert [(rows[name]["state"], rows[name]["size_bytes"]) for name in ("smollm2-135m", "tiny")] == [
+        ("unfinished", 2048),
+        ("ready", (models_folder / "tiny" / "tiny.gguf").stat().st_size),
+    ]
+    assert "empty" not in rows
+    assert main(["models", "list"]) == 0
+    assert "\n  unfinished: pull it again to go on, or remove it\n" in capsys.readouterr().out
 
 
 def test_the_list_as_json(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

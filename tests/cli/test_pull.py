@@ -16,6 +16,7 @@ import pytest
 
 from gguf_files import gguf_bytes
 from hub_server import HubServer, running_hub
+from model_folders import folder_files
 from pensieve.cli.main import main
 
 PULL = (sys.executable, "-m", "pensieve", "pull")
@@ -98,6 +99,18 @@ def test_a_download_that_broke_off_goes_on(hub: HubServer, capsys: pytest.Captur
     assert main(["pull", "o/r/tiny.gguf"]) == 0
     assert hub.ranges() == ["", "bytes=700-"]
     assert "tiny is ready" in capsys.readouterr().out
+
+
+def test_the_format_can_be_chosen(hub: HubServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """A repository with both is one model or the other; a word that is neither is refused."""
+    hub.files |= {f"o/r/{name}": content for name, content in folder_files().items()}
+    assert main(["pull", "o/r", "--format", "mlx"]) == 0
+    assert capsys.readouterr().out == "r is ready: 488 bytes of weights, int4 g64, context 2,048 tokens\n"
+    assert main(["pull", "o/r", "--format", "gguf"]) == 0
+    assert capsys.readouterr().out.startswith("tiny is ready: 480 bytes")
+    assert main(["pull", "o/r", "--format", "onnx"]) == 2
+    assert "'onnx' is not one of 'gguf', 'mlx'" in capsys.readouterr().err
+    assert main(["models", "rm", "r", "--yes"]) == 0
 
 
 @pytest.mark.usefixtures("pensieve_home")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Final
 
 import click
 import msgspec
@@ -14,13 +15,18 @@ from pensieve.models.catalog import CatalogEntry
 from pensieve.models.registry import Entry, Registry
 from pensieve.models.sizes import in_words
 
+Cells = tuple[str, str, str, str]
+HEAD: Final[Cells] = ("NAME", "WEIGHTS", "SIZE", "CONTEXT")
+NAME_WIDTH: Final = 24
+"""So that a line has at most 60 columns."""
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One model in the list, as `--json` prints it."""
 
     name: str
     state: str
-    """`ready`; `damaged`, with the problem; or `available`: known by name, to be pulled."""
+    """`ready`; `damaged`, with the problem; `unfinished`: pulled in part; `available`: known by name, to be pulled."""
     format: str = ""
     size_bytes: int = 0
     quantization: str = ""
@@ -59,11 +65,12 @@ def rm(name: str, yes: bool) -> int:
 
 
 def rows_of(registry: Registry) -> list[Row]:
-    """Every model's row: those on disk by name, then the catalog's that are not."""
-    entries = registry.entries()
-    here = {entry.name for entry in entries}
+    """Every model's row: those on disk by name, those half here, then the catalog's that are not."""
+    entries, leftovers = registry.entries(), registry.all_leftovers()
+    here = {entry.name for entry in entries} | {left.name for left in leftovers}
     return [
         *(_row(registry, entry) for entry in entries),
+        *(Row(name=left.name, state="unfinished", size_bytes=left.num_bytes, origin="pull") for left in leftovers),
         *(_available(known) for known in registry.catalog if known.name not in here),
     ]
 
@@ -76,6 +83,7 @@ def _row(registry: Registry, entry: Entry) -> Row:
     return Row(
         name=entry.name,
         state="ready",
+        format=manifest.spec.format,
         size_bytes=manifest.num_bytes,
         quantization=manifest.spec.quantization,
         context_tokens=manifest.spec.context_tokens,
@@ -97,18 +105,43 @@ def _available(known: CatalogEntry) -> Row:
 
 
 def _page(rows: list[Row]) -> str:
-    cells = [("NAME", "SIZE", "QUANTIZATION", "CONTEXT", "ORIGIN"), *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    here = [row for row in rows if row.state != "available"]
+    known = [row for row in rows if row.state == "available"]
+    cells = [_cells(row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(HEAD, *cells, strict=True)]
+    widths[0] = min(widths[0], NAME_WIDTH)
+    lines = [_line(HEAD, widths), *(line for row in here for line in _lines(row, widths))]
+    if known:
+        title = "Not here yet; `pensieve pull NAME` fetches them:"
+        listed = [_line(_cells(row), widths) for row in known]
+        lines = [*lines, "", title, *listed] if here else [title, "", *lines, *listed]
     return "\n".join(lines)
 
 
-def _cells(row: Row) -> tuple[str, str, str, str, str]:
-    origins = {"damaged": f"damaged: {row.problem}", "available": f"not here: pensieve pull {row.name}"}
+def _lines(row: Row, widths: list[int]) -> list[str]:
+    """A model's line, and under it what is wrong with it."""
+    notes = {
+        "damaged": f"  damaged: {row.problem}",
+        "unfinished": "  unfinished: pull it again to go on, or remove it",
+    }
+    lines = [_line(_cells(row), widths)]
+    return [*lines, one_line(notes[row.state])] if row.state in notes else lines
+
+
+def _line(cells: Cells, widths: list[int]) -> str:
+    """Columns for a narrow terminal: a name too long for its column has a line of its own."""
+    name, weights, size, context = cells
+    facts = f"{weights:<{widths[1]}}  {size:>{widths[2]}}  {context:>{widths[3]}}"
+    if len(name) <= widths[0]:
+        return f"{name:<{widths[0]}}  {facts}"
+    return f"{name}\n{'':<{widths[0]}}  {facts}"
+
+
+def _cells(row: Row) -> Cells:
+    weights = f"{row.format} {row.quantization}".strip() or "-"
     context = f"{row.context_tokens:,}" if row.context_tokens else "-"
     size = in_words(row.size_bytes) if row.size_bytes else "-"
-    cells = row.name, size, row.quantization or "-", context, origins.get(row.state, row.origin)
-    return tuple(map(one_line, cells))  # type: ignore[return-value]  # five in, five out
+    return one_line(row.name), one_line(weights), size, context
 
 
 def _is_wanted(registry: Registry, name: str) -> bool:

@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 
 from pensieve.cli.context import load_settings
 from pensieve.cli.text import one_line
+from pensieve.models.download import PulledFormat
 from pensieve.models.download import pull as fetch
 from pensieve.models.progress import Progress
 from pensieve.models.registry import Registry
@@ -27,16 +28,22 @@ LINE_SECONDS = 5.0
 @click.command()
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Fetch again what is here already.")
-def pull(name: str, force: bool) -> None:
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["gguf", "mlx"]),
+    help="Which to take of a repository that has both: a GGUF file, or safetensors for MLX.",
+)
+def pull(name: str, force: bool, wanted: PulledFormat | None) -> None:
     """Fetch a model onto this machine.
 
-    NAME is a name from `pensieve models list`, or a GGUF file on the Hugging Face hub: owner/repo/file.gguf,
-    owner/repo:Q4_K_M, or owner/repo.
+    NAME is a name from `pensieve models list`, or a model on the Hugging Face hub: owner/repo, and for GGUF also
+    owner/repo:Q4_K_M and owner/repo/file.gguf.
     """
     registry = Registry(load_settings().folders.models)
     try:
         with shown_progress() as progress:
-            spec = fetch(name, registry, progress, is_forced=force)
+            spec = fetch(name, registry, progress, is_forced=force, wanted=wanted)
     except KeyboardInterrupt:
         click.echo("stopped; pull again to go on", err=True)
         raise click.Abort from None

@@ -9,6 +9,7 @@ import difflib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -29,6 +30,13 @@ class Entry(msgspec.Struct, frozen=True):
     name: str
     manifest: Manifest | None
     problem: str = ""
+
+
+class Leftover(msgspec.Struct, frozen=True):
+    """What a pull that was stopped, or still runs, has fetched of a model that is not here."""
+
+    name: str
+    num_bytes: int
 
 
 class Registry:
@@ -83,6 +91,13 @@ class Registry:
         stored = self.stored_name(name)
         folder = self.folder / STAGING_NAME / stored
         return folder if is_safe_name(stored) and folder.is_dir() else None
+
+    def all_leftovers(self) -> tuple[Leftover, ...]:
+        """What unfinished pulls of models that are not here have fetched, by name."""
+        here = set(self._names())
+        folders = [path for path in _listed(self.folder / STAGING_NAME) if path.is_dir() and path.name not in here]
+        found = [Leftover(path.name, _num_bytes(path)) for path in folders if is_safe_name(path.name)]
+        return tuple(sorted((left for left in found if left.num_bytes), key=lambda left: left.name))
 
     def not_found(self, text: str) -> PensieveError:
         """What to tell of a name or path that leads to no model: the next step, where there is one."""
@@ -140,15 +155,27 @@ def _reference(text: str) -> HubReference | None:
 
 
 def _names_in(folder: Path) -> Iterator[str]:
+    for child in _listed(folder):
+        if is_safe_name(child.name) and exists(child / MANIFEST_NAME):
+            yield child.name
+
+
+def _listed(folder: Path) -> list[Path]:
     try:
-        children = list(os.scandir(folder))
+        return list(folder.iterdir())
     except FileNotFoundError:
-        return
+        return []
     except OSError as error:
         raise UsageError(f"the models folder {folder} cannot be read: {error.strerror or error}") from error
-    for child in children:
-        if is_safe_name(child.name) and exists(Path(child.path, MANIFEST_NAME)):
-            yield child.name
+
+
+def _num_bytes(folder: Path) -> int:
+    """Of all files in it; those that go while they are counted count nothing."""
+    num_bytes = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            num_bytes += path.lstat().st_size if path.is_file() else 0
+    return num_bytes
 
 
 def _read_entry(folder: Path) -> Entry:
@@ -162,7 +189,7 @@ def _delete(folder: Path) -> int:
     if folder.is_symlink():
         raise UsageError(f"{folder.name} is a link to a folder elsewhere: remove the link {folder} yourself")
     try:
-        num_bytes = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
+        num_bytes = _num_bytes(folder)
         discard(folder / MANIFEST_NAME)  # first, so that half a deletion leaves no model
         shutil.rmtree(folder)
     except OSError as error:
