@@ -56,9 +56,20 @@ def test_a_template_without_system_gets_it_in_the_first_user_turn() -> None:
 
 
 def test_earlier_thinking_is_not_rendered() -> None:
-    """Templates take what was said, not what was thought."""
+    """Most templates take what was said, not what was thought."""
     talk = (say("user", "a"), Message("assistant", (ThinkingPart("hm"), TextPart("b"))), say("user", "c"))
     assert to_chat(talk, ALL)[1] == {"role": "assistant", "content": "b"}
+
+
+def test_earlier_thinking_goes_along_where_the_template_has_a_field_for_it() -> None:
+    """What of it is rendered is the template's to say."""
+    talk = (say("user", "a"), Message("assistant", (ThinkingPart("hm"), TextPart("b"))), say("user", "c"))
+    traits = probe(ChatTemplate(ANY_ORDER + "{{ messages[0].reasoning_content }}"))
+    assert to_chat(talk, traits)[1] == {"role": "assistant", "content": "b", "reasoning_content": "hm"}
+    assert (
+        probe(ChatTemplate("{% for message in messages %}{{ message.thinking }}{% endfor %}")).thinking_field
+        == "thinking"
+    )
 
 
 def test_a_part_that_is_not_text_is_named_with_its_place() -> None:

@@ -15,6 +15,9 @@ from pensieve.prompts.template import ChatTemplate, TemplateRefusal
 
 JOINT = "\n\n"
 
+_THINKING_FIELDS = ("reasoning_content", "message.thinking")
+"""How templates mention it."""
+
 
 class TemplateTraits(msgspec.Struct, frozen=True):
     """What a template can express."""
@@ -23,6 +26,8 @@ class TemplateTraits(msgspec.Struct, frozen=True):
     """A system message before the first user message is rendered."""
     has_late_system: bool
     """A system message between later ones is rendered in its place."""
+    thinking_field: str = ""
+    """The field in which the template takes an assistant's earlier thinking; empty: it takes none."""
 
 
 def probe(template: ChatTemplate) -> TemplateTraits:
@@ -31,6 +36,7 @@ def probe(template: ChatTemplate) -> TemplateTraits:
         has_system=_keeps_order(template, ("system", "user")),
         has_late_system=_keeps_order(template, ("user", "system", "user"))
         and _keeps_order(template, ("user", "assistant", "system", "user")),
+        thinking_field=next((field for field in _THINKING_FIELDS if field in template.source), "").rpartition(".")[2],
     )
 
 
@@ -49,19 +55,24 @@ def to_chat(messages: Sequence[Message], traits: TemplateTraits) -> list[dict[st
     """The template's messages: `{"role", "content"}` each, same roles in a row merged.
 
     System text that the template cannot express in its place is put into the user turn there, marked as what it is.
+    Earlier thinking goes along where the template has a field for it; whether it is rendered is the template's to say.
     Raises `InvalidRequest` for parts that are not text.
     """
-    shaped: list[tuple[Role, list[str]]] = []
+    shaped: list[tuple[Role, list[str], list[str]]] = []
     for index, message in enumerate(messages):
         role, text = message.role, _text_of(message, index)
         is_leading = len(shaped) == 0 or (len(shaped) == 1 and shaped[0][0] == "system")
         if role == "system" and not (traits.has_system if is_leading else traits.has_late_system):
             role, text = "user", f"<system>\n{text}\n</system>"
-        if shaped and shaped[-1][0] == role:
-            shaped[-1][1].append(text)
-        else:
-            shaped.append((role, [text]))
-    return [{"role": role, "content": JOINT.join(texts)} for role, texts in shaped]
+        if not shaped or shaped[-1][0] != role:
+            shaped.append((role, [], []))
+        shaped[-1][1].append(text)
+        shaped[-1][2].extend(part.text for part in message.parts if isinstance(part, ThinkingPart))
+    chat = [{"role": role, "content": JOINT.join(texts)} for role, texts, _ in shaped]
+    for entry, (role, _, thoughts) in zip(chat, shaped, strict=True):
+        if traits.thinking_field and thoughts and role == "assistant":
+            entry[traits.thinking_field] = JOINT.join(thoughts)
+    return chat
 
 
 def _text_of(message: Message, index: int) -> str:
@@ -71,7 +82,7 @@ def _text_of(message: Message, index: int) -> str:
             case TextPart(text):
                 texts.append(text)
             case ThinkingPart() | RedactedThinkingPart():
-                pass  # earlier thinking is not part of what a template renders
+                pass  # not part of what was said
             case _:
                 kind = type(part).__name__.removesuffix("Part")
                 path = f"messages.{index}.content.{place}"

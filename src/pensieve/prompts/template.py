@@ -10,9 +10,10 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
+import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
@@ -39,6 +40,28 @@ _FOREIGN = (
 """What a template's own expressions can raise."""
 
 ChatMessage = Mapping[str, Any]
+
+
+class TemplateOptions(msgspec.Struct, frozen=True):
+    """What a template is asked beside the messages. None leaves it to the template, which knows its own default."""
+
+    is_thinking: bool | None = None
+    """Told as `enable_thinking` and as `thinking`: templates call it the one or the other."""
+    reasoning_effort: Literal["low", "medium", "high"] | None = None
+    """For models that always think, as gpt-oss does."""
+
+    def variables(self) -> dict[str, bool | str]:
+        """The template's variables; templates ask whether they are defined."""
+        told = {
+            "enable_thinking": self.is_thinking,
+            "thinking": self.is_thinking,
+            "reasoning_effort": self.reasoning_effort,
+        }
+        return {name: value for name, value in told.items() if value is not None}
+
+
+NO_THINKING = TemplateOptions(is_thinking=False, reasoning_effort="low")
+"""As little thinking as the template can ask for."""
 
 
 class TemplateRefusal(Exception):
@@ -100,6 +123,7 @@ class ChatTemplate:
     ) -> None:
         """Compile `source`; an empty one means `PLAIN`. Raises `BackendFailure` if it is not a template."""
         self.is_plain = not source
+        self.source = source or PLAIN
         self._environment = _Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], autoescape=False
         )
@@ -108,26 +132,38 @@ class ChatTemplate:
         self._environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         try:
-            self._template = self._environment.from_string(source or PLAIN)
+            self._template = self._environment.from_string(self.source)
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
             raise BackendFailure(f"the model's chat template does not compile: {error}") from error
 
-    def render(self, messages: Sequence[ChatMessage], *, adds_generation_prompt: bool = True) -> str:
+    def render(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        adds_generation_prompt: bool = True,
+        options: TemplateOptions = NO_THINKING,
+    ) -> str:
         """The prompt. Raises `InvalidRequest` where the template cannot express the messages."""
         try:
-            return self.try_render(messages, adds_generation_prompt=adds_generation_prompt)
+            return self.try_render(messages, adds_generation_prompt=adds_generation_prompt, options=options)
         except TemplateRefusal as error:
             raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from error
 
-    def try_render(self, messages: Sequence[ChatMessage], *, adds_generation_prompt: bool = True) -> str:
+    def try_render(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        adds_generation_prompt: bool = True,
+        options: TemplateOptions = NO_THINKING,
+    ) -> str:
         """As `render`, but a refusal by the template itself passes as `TemplateRefusal`: for probing."""
         self._environment.deadline = time.monotonic() + self._environment.seconds
         try:
             return self._template.render(
                 messages=messages,
                 add_generation_prompt=adds_generation_prompt,
-                enable_thinking=False,  # until thinking is parsed, models are asked not to think aloud
                 **self._tokens,
+                **options.variables(),
             )
         except _FOREIGN as error:
             raise BackendFailure(f"the model's chat template failed: {error}") from error

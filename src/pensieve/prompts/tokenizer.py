@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
 
 
 class Tokenizer(Protocol):
@@ -10,4 +11,13 @@ class Tokenizer(Protocol):
 
     def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
         """Ids of `text`, the vocabulary's markers in it read as such; `adds_special` adds BOS and the like."""
+        ...
+
+
+@runtime_checkable
+class KnowsMarkers(Protocol):
+    """A tokenizer that can tell its markers, so that they can be kept from being read in what people write."""
+
+    def markers(self) -> Mapping[str, bool]:
+        """Text of each token that was added to the vocabulary whole -> whether it is a special one."""
         ...

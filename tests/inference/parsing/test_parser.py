@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from model_outputs import BROKEN_CALLS, HARMONY, HERMES, LLAMA, MISTRAL, PHI, TRANSCRIPTS, Play, Transcript
@@ -62,6 +62,7 @@ def test_an_answer_that_is_cut_anywhere_is_understood_up_to_there(transcript: Tr
 
 
 @given(GRAMMARS, OUTPUTS, CUTS)
+@example(HARMONY, ' to=functions.a<|message|>{"a": 1}\nfinal', [])
 def test_chunk_boundaries_change_nothing(grammar: OutputGrammar, text: str, cuts: list[int]) -> None:
     """Any output, malformed or not: the same parts and the same ending, whole, in pieces and byte by byte."""
     whole = Play(grammar, [text], ("STOP",))

@@ -39,6 +39,7 @@ class ChannelParser:
         self._place: Literal["header", "thinking", "text", "call"] = "header"
         self._recipient = ""
         self._arguments: ArgumentsReader | None = None
+        self._skips_space = False
         self._written: list[str] = []
 
     def feed(self, text: str) -> None:
@@ -128,6 +129,8 @@ class ChannelParser:
             case "thinking":
                 self._emitter.think(body)
             case "text":
+                body = body.lstrip() if self._skips_space else body
+                self._skips_space = self._skips_space and not body
                 self._emitter.say(body)
             case "call":
                 self._take_arguments(body)
@@ -143,8 +146,8 @@ class ChannelParser:
         if self._arguments.is_broken:
             self._emitter.drop_call("".join(self._written))
         if self._arguments.is_broken or self._arguments.is_over:
-            self._place = "text"
-            self._emitter.say(body[at:] if self._arguments.is_broken else body[at:].lstrip())
+            self._place, self._skips_space = "text", self._arguments.is_over
+            self._take(body[at:])
 
     def _end(self, *, is_cut: bool = False) -> None:
         """The message is over, by its marker or by what follows; a cut one is only over because the text is."""
@@ -155,4 +158,4 @@ class ChannelParser:
                 self._emitter.drop_call("".join(self._written))
             else:
                 self._arguments.finish_empty()
-        self._place = "header"
+        self._place, self._skips_space = "header", False
