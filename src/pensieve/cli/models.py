@@ -121,11 +121,11 @@ def _page(rows: list[Row]) -> str:
 def _lines(row: Row, widths: list[int]) -> list[str]:
     """A model's line, and under it what is wrong with it."""
     notes = {
-        "damaged": f"  damaged: {row.problem}",
-        "unfinished": "  unfinished: pull it again to go on, or remove it",
+        "damaged": f"damaged: {row.problem}",
+        "unfinished": "unfinished: pull it again to go on, or remove it",
     }
     lines = [_line(_cells(row), widths)]
-    return [*lines, one_line(notes[row.state])] if row.state in notes else lines
+    return [*lines, f"  {one_line(notes[row.state])}"] if row.state in notes else lines
 
 
 def _line(cells: Cells, widths: list[int]) -> str:
