@@ -26,6 +26,7 @@ class Place(msgspec.Struct, frozen=True):
     model: str
     server: RunningServer | None = None
     spec: ModelSpec | None = None
+    state_folder: Path | None = None
 
     @property
     def description(self) -> str:
@@ -46,7 +47,7 @@ def choose(settings: Settings, folders: Folders) -> Place:
         raise
     if server is not None and _serves(server, spec):
         return Place(server.model, server=server)
-    return Place(spec.name, spec=spec)
+    return Place(spec.name, spec=spec, state_folder=folders.state)
 
 
 @asynccontextmanager
@@ -74,4 +75,4 @@ def _backend(place: Place, settings: Settings) -> Backend:
     from pensieve.inference.worker.host import WorkerBackend  # noqa: PLC0415 - not needed where a server answers
 
     assert place.spec is not None, "a place has a server or a spec"
-    return WorkerBackend(place.spec, settings)
+    return WorkerBackend(place.spec, settings, place.state_folder)

@@ -70,4 +70,4 @@ def _scripted_router(name: str) -> Router:
 
 def _model_router(settings: Settings, folders: Folders) -> Router:
     spec = Registry(folders.models).find(settings.model.name)
-    return Router(spec, lambda spec: WorkerBackend(spec, settings))
+    return Router(spec, lambda spec: WorkerBackend(spec, settings, folders.state))

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
-from pensieve.config.settings import GenerationSettings, Settings
+from pensieve.config.settings import Settings
 from pensieve.devices.memory import read_memory
-from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
+from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.delivery import Bell, Inbox
@@ -23,14 +23,13 @@ from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
 from pensieve.inference.llamacpp.sequence import Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
+from pensieve.inference.render_thread import RenderThread
+from pensieve.inference.sampling_defaults import sampling_defaults
 from pensieve.models.metadata import read_gguf
 from pensieve.models.spec import ModelSpec
 from pensieve.prompts.prompt import PromptRenderer
 from pensieve.prompts.template import ChatTemplate
-from pensieve.sampling.params import DEFAULTS, SamplingParams, merge
-
-RENDER_SECONDS = 60.0
-"""Longest wait for the text thread: a template that never ends must not keep requests waiting without a word."""
+from pensieve.sampling.params import merge
 
 
 class LlamaCppBackend:
@@ -48,17 +47,17 @@ class LlamaCppBackend:
             self._tokenizer,
             added_bos=header.bos_token if header.adds_bos else "",
         )
-        self._sampling = merge(DEFAULTS, _wished(settings.generation))
-        self._queue_limit = settings.worker.queue_limit
+        self._sampling = sampling_defaults(settings.generation)
         self._pool = TokenPool(
-            capacity_tokens=sizes.pool_tokens, num_slots=sizes.num_slots, queue_limit=self._queue_limit
+            capacity_tokens=sizes.pool_tokens,
+            num_slots=sizes.num_slots,
+            queue_limit=settings.worker.queue_limit,
         )
-        self._num_rendering = 0
         self._is_closed = False
         self._bell: Bell | None = None
         self._sequences: dict[str, Sequence] = {}
         self._ids = itertools.count(1)
-        self._text_thread = ThreadPoolExecutor(1, "text")
+        self._text = RenderThread(queue_limit=settings.worker.queue_limit)
         self._engine_threads = ThreadPoolExecutor(sizes.num_slots, "engine")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
@@ -90,23 +89,13 @@ class LlamaCppBackend:
         for sequence in self._sequences.values():
             sequence.is_cancelled = True
         await asyncio.to_thread(self._engine_threads.shutdown)
-        self._text_thread.shutdown()
+        self._text.close()
         self._tokenizer.close()
         self._engine.close()
 
     async def _render(self, request: GenerationRequest) -> list[int]:
         _refuse_unsupported(request)
-        if self._num_rendering >= self._queue_limit:
-            raise Overloaded(f"{self._num_rendering} prompts are already waiting to be read", 5.0)
-        loop = asyncio.get_running_loop()
-        self._num_rendering += 1
-        try:
-            async with asyncio.timeout(RENDER_SECONDS):
-                return await loop.run_in_executor(self._text_thread, self._renderer.render, request.messages)
-        except TimeoutError as error:
-            raise BackendFailure(f"the prompt was not rendered within {RENDER_SECONDS:.0f} s") from error
-        finally:
-            self._num_rendering -= 1
+        return await self._text.render(lambda: self._renderer.render(request.messages))
 
     def _sequence(self, request: GenerationRequest, prompt: list[int]) -> Sequence:
         self._bell = self._bell or Bell(asyncio.get_running_loop())
@@ -130,7 +119,7 @@ class LlamaCppBackend:
         loop = asyncio.get_running_loop()
         said: list[int] = []
         if sequence.text:  # it has stepped back before
-            said = await loop.run_in_executor(self._text_thread, self._renderer.continuation, sequence.text)
+            said = await self._text.render(lambda: self._renderer.continuation(sequence.text))
         sequence.thread = loop.run_in_executor(self._engine_threads, self._complete, sequence, said)
         while (chunk := await sequence.inbox.get()) is not None:
             for event in sequence.advance(chunk):
@@ -185,14 +174,3 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
     # `adaptive` leaves it to the model; agents send it to every model.
     if request.thinking is not None and request.thinking.mode == "enabled":
         raise InvalidRequest("this server cannot make the model think yet: leave `thinking` out", "thinking")
-
-
-def _wished(settings: GenerationSettings) -> SamplingParams:
-    """What the user's settings say of sampling."""
-    return SamplingParams(
-        temperature=settings.temperature,
-        top_p=settings.top_p,
-        top_k=settings.top_k,
-        min_p=settings.min_p,
-        repetition_penalty=settings.repetition_penalty,
-    )

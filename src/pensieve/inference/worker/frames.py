@@ -27,6 +27,8 @@ class Load(msgspec.Struct, frozen=True, tag="load"):
 
     spec: ModelSpec
     settings: Settings
+    state_folder: str = ""
+    """Where an engine may keep what survives a restart; empty: nowhere."""
 
 
 class Generate(msgspec.Struct, frozen=True, tag="generate"):

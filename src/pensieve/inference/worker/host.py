@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -41,7 +42,9 @@ class WorkerStatus(msgspec.Struct, frozen=True):
 class WorkerBackend:
     """A `Backend` in a child process."""
 
-    def __init__(self, spec: ModelSpec, settings: Settings) -> None:
+    def __init__(self, spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> None:
+        """`state_folder`: where the engine may keep what survives a restart of the worker."""
+        self._state_folder = state_folder
         self._spec = spec
         self._settings = settings
         self._restarts = Restarts()
@@ -121,7 +124,7 @@ class WorkerBackend:
         await asyncio.sleep(delay)
         began = time.monotonic()
         log.info("loading %s", self._spec.name)
-        worker = await WorkerProcess.start(self._spec, self._settings)
+        worker = await WorkerProcess.start(self._spec, self._settings, self._state_folder)
         log.info("loaded %s in %.1f s", self._spec.name, time.monotonic() - began)
         return worker
 

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from collections.abc import Coroutine
 from contextlib import aclosing
 from pathlib import Path
@@ -21,15 +20,18 @@ from typing import Any, cast
 import uvloop
 
 from pensieve.config.settings import Settings
-from pensieve.errors import BackendFailure, Overloaded, PensieveError
+from pensieve.errors import LoadFailed, Overloaded
 from pensieve.generation import GenerationRequest
 from pensieve.inference.backend import Backend
+from pensieve.inference.failure import converted
 from pensieve.inference.worker import frames
 from pensieve.models.spec import ModelSpec
 
 
-def open_backend(spec: ModelSpec, settings: Settings) -> Backend:
+def open_backend(spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> Backend:
     """Load the model with the engine for its format. Blocks; raises `LoadFailed`."""
+    if spec.format == "mlx":
+        return _open_mlx(spec, settings, state_folder)
     if spec.format == "script":
         from pensieve.inference.scripted import ScriptedBackend, load_script  # noqa: PLC0415 - one engine a process
 
@@ -37,6 +39,15 @@ def open_backend(spec: ModelSpec, settings: Settings) -> Backend:
     from pensieve.inference.llamacpp.backend import LlamaCppBackend  # noqa: PLC0415 - one engine a process
 
     return LlamaCppBackend(spec, settings)
+
+
+def _open_mlx(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> Backend:
+    try:
+        from pensieve.inference.mlx.backend import MlxBackend  # noqa: PLC0415 - one engine a process
+    except ImportError as error:
+        raise LoadFailed("this installation is without MLX: `pip install pensieve-llm[mlx-cpu]`", spec.name) from error
+
+    return MlxBackend(spec, settings, state_folder)
 
 
 class Worker(asyncio.Protocol):
@@ -65,8 +76,9 @@ class Worker(asyncio.Protocol):
 
     def _take(self, frame: frames.ToWorker) -> None:
         match frame:
-            case frames.Load(spec, settings):
-                self._start(frames.LOAD_STREAM, self._load(spec, settings))
+            case frames.Load(spec, settings, state_folder):
+                folder = Path(state_folder) if state_folder else None
+                self._start(frames.LOAD_STREAM, self._load(spec, settings, folder))
             case frames.Generate(stream, request):
                 self._start(stream, self._generate(stream, request))
             case frames.Count(stream, request):
@@ -78,25 +90,18 @@ class Worker(asyncio.Protocol):
                 self._start(-1, self._stop())
 
     def _start(self, stream: int, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(self._guard(stream, work))
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks[stream] = task
-        task.add_done_callback(lambda _: self._tasks.pop(stream, None))
+        task.add_done_callback(lambda done: self._ended(stream, done))
 
-    async def _guard(self, stream: int, work: Coroutine[Any, Any, None]) -> None:
-        """The engine loop's last line of defence: whatever goes wrong in one stream is that stream's error."""
-        try:
-            await work
-        except PensieveError as error:
-            self._send(frames.failed(stream, error))
-        except Exception as error:  # noqa: BLE001 - one of the three named places; the trace goes to our log
-            # The message of a foreign exception may quote a prompt, so that only its kind and place are written.
-            place = "".join(traceback.format_tb(error.__traceback__))
-            print(f"{type(error).__name__} at\n{place}", file=sys.stderr)
-            failure = BackendFailure(f"the engine failed on this request ({type(error).__name__})")
-            self._send(frames.failed(stream, failure))
+    def _ended(self, stream: int, task: asyncio.Task[None]) -> None:
+        """The last line of defence: whatever goes wrong in one stream is that stream's error."""
+        self._tasks.pop(stream, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._send(frames.failed(stream, converted(error)))
 
-    async def _load(self, spec: ModelSpec, settings: Settings) -> None:
-        self._backend = await asyncio.to_thread(open_backend, spec, settings)
+    async def _load(self, spec: ModelSpec, settings: Settings, state_folder: Path | None) -> None:
+        self._backend = await asyncio.to_thread(open_backend, spec, settings, state_folder)
         self._send(frames.Ready(await self._backend.limits()))
 
     async def _generate(self, stream: int, request: GenerationRequest) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import cast
 
 from pensieve.config.settings import Settings
@@ -84,7 +85,7 @@ class WorkerProcess:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def start(cls, spec: ModelSpec, settings: Settings) -> WorkerProcess:
+    async def start(cls, spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> WorkerProcess:
         """Start a process and load the model in it. Raises `LoadFailed`."""
         ours, theirs = socket.socketpair()
         try:
@@ -96,7 +97,7 @@ class WorkerProcess:
             raise LoadFailed(f"no worker process could be started ({error.strerror})", spec.name) from error
         worker = cls(spec, process, link)
         try:
-            worker.limits = await worker._load(settings)
+            worker.limits = await worker._load(settings, state_folder)
         except BaseException:
             await worker.kill()
             if worker.last_words:
@@ -166,8 +167,8 @@ class WorkerProcess:
         self._link.close()
         await self._listening
 
-    async def _load(self, settings: Settings) -> Limits:
-        load = frames.Load(self.spec, settings)
+    async def _load(self, settings: Settings, state_folder: Path | None) -> Limits:
+        load = frames.Load(self.spec, settings, str(state_folder or ""))
         try:
             async with asyncio.timeout(settings.worker.load_timeout_seconds):
                 async for frame in self.ask(frames.LOAD_STREAM, load):

@@ -1,0 +1,139 @@
+"""MLX as a `Backend`: render -> tokens -> engine -> parse -> events. Runs inside a worker process.
+
+One text thread renders and tokenizes, one engine thread owns every array, and the event loop speaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import secrets
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+from pensieve.config.settings import Settings
+from pensieve.errors import ContextOverflow, InvalidRequest
+from pensieve.generation import GenerationEvent, GenerationRequest
+from pensieve.inference.backend import Limits
+from pensieve.inference.context import context_tokens
+from pensieve.inference.delivery import Bell, Inbox
+from pensieve.inference.mlx.engine import Engine, Machine
+from pensieve.inference.mlx.loader import LoadedModel
+from pensieve.inference.mlx.machine import build
+from pensieve.inference.mlx.reply import Reply
+from pensieve.inference.mlx.sequence import Item, Task
+from pensieve.inference.parsing.families import grammar_for
+from pensieve.inference.parsing.parser import OutputParser
+from pensieve.inference.render_thread import RenderThread
+from pensieve.inference.sampling_defaults import sampling_defaults
+from pensieve.models.spec import ModelSpec
+from pensieve.prompts.prompt import PromptRenderer
+from pensieve.prompts.template import ChatTemplate
+from pensieve.sampling.params import merge
+
+log = logging.getLogger(__name__)
+
+TAIL_TOKENS = 64
+"""The end of a prompt, which tells what of the answer's markup it has opened already."""
+
+
+class MlxBackend:
+    """A `Backend` over one loaded folder of safetensors."""
+
+    def __init__(self, spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> None:
+        """Load the model. Blocks for seconds to minutes; raises `LoadFailed`."""
+        self._engine = Engine(max_rows=settings.mlx.parallel, queue_limit=settings.worker.queue_limit)
+        self._loaded = self._start(spec, settings, state_folder)
+        self._tokenizer = self._loaded.tokenizer
+        template = ChatTemplate(
+            self._loaded.chat_template, bos_token=self._tokenizer.bos_token, eos_token=self._tokenizer.eos_token
+        )
+        added_bos = self._tokenizer.bos_token if self._tokenizer.adds_bos else ""
+        self._renderer = PromptRenderer(template, self._tokenizer, added_bos=added_bos)
+        self._grammar = grammar_for(self._loaded.chat_template, spec.architecture)
+        context = min(context_tokens(spec, settings.model), self._loaded.context_tokens)
+        self._limits = Limits(spec.name, context, context)
+        self._sampling = sampling_defaults(settings.generation)
+        self._text = RenderThread(queue_limit=settings.worker.queue_limit)
+        self._ids = itertools.count(1)
+        self._bell: Bell | None = None
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """See `Backend.generate`."""
+        prompt = await self._render(request)
+        reply, task = self._reply(request, prompt), self._task(request, prompt)
+        self._bell = self._bell or Bell(asyncio.get_running_loop())
+        inbox: Inbox[Item] = Inbox(self._bell)
+        self._engine.submit(task, lambda item, is_urgent: inbox.put(item, is_urgent=is_urgent))
+        try:
+            while reply.finished is None:
+                for event in reply.take(await inbox.get_all()):
+                    yield event
+                if reply.has_stopped:
+                    self._engine.cancel(task.id)
+        finally:
+            self._engine.cancel(task.id)
+
+    async def count_tokens(self, request: GenerationRequest) -> int:
+        """See `Backend.count_tokens`."""
+        return len(await self._render(request))
+
+    async def limits(self) -> Limits:
+        """See `Backend.limits`."""
+        return self._limits
+
+    async def aclose(self) -> None:
+        """End what runs and wait for the engine thread."""
+        await asyncio.to_thread(self._engine.stop)
+        self._text.close()
+
+    def _start(self, spec: ModelSpec, settings: Settings, state_folder: Path | None) -> LoadedModel:
+        loaded: list[LoadedModel] = []
+
+        def make() -> Machine:
+            built = build(spec, settings, state_folder)
+            loaded.append(built.loaded)
+            log.info("%s", built.description)
+            return built.machine
+
+        self._engine.start(make)
+        return loaded[0]
+
+    async def _render(self, request: GenerationRequest) -> list[int]:
+        _refuse_unsupported(request)
+        return await self._text.render(lambda: self._renderer.render(request.messages))
+
+    def _task(self, request: GenerationRequest, prompt: list[int]) -> Task:
+        context = self._limits.context_tokens
+        if len(prompt) >= context:
+            raise ContextOverflow(prompt_tokens=len(prompt), limit_tokens=context - 1)
+        room = context - len(prompt)
+        return Task(
+            id=str(next(self._ids)),
+            prompt=prompt,
+            sampling=merge(self._sampling, request.sampling),
+            max_tokens=min(room, request.max_tokens or room),
+            reason_at_max="length" if request.max_tokens and request.max_tokens <= room else "context_full",
+            stop_tokens=self._loaded.eos_ids.union(request.stop_tokens),
+            logit_bias=request.logit_bias,
+            num_logprobs=request.num_logprobs,
+        )
+
+    def _reply(self, request: GenerationRequest, prompt: list[int]) -> Reply:
+        tail = "".join(self._tokenizer.token_text(token) for token in prompt[-TAIL_TOKENS:])
+        turn_stop = self._renderer.stop
+        parser = OutputParser(
+            self._grammar.after(tail, has_tools=bool(request.tools)),
+            new_call_id=lambda: f"call_{secrets.token_hex(12)}",
+            stop=request.stop + turn_stop,
+        )
+        return Reply(len(prompt), parser, self._tokenizer, turn_stop=frozenset(turn_stop) - frozenset(request.stop))
+
+
+def _refuse_unsupported(request: GenerationRequest) -> None:
+    """What this backend cannot do yet is refused by name, never ignored."""
+    if request.tools:
+        raise InvalidRequest("this server cannot call tools yet: leave `tools` out", "tools")
+    if request.output_schema is not None:
+        raise InvalidRequest("this server cannot follow a JSON schema yet", "output_config.format")

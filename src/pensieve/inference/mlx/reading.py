@@ -1,0 +1,52 @@
+"""How a prompt is cut into pieces: as large as speed allows, as small as running answers need. Plain decisions."""
+
+from __future__ import annotations
+
+GAP_SECONDS = 0.15
+"""How long running answers may wait for their next token while a piece of somebody's prompt is read."""
+
+MIN_TOKENS = 32
+"""Smaller pieces cost more than they spare."""
+
+BOUNDARY_TOKENS = 2048
+"""Caches that cannot be cut are stored at every so many tokens of a prompt, and at its last whole block."""
+
+BLOCK_TOKENS = 64
+"""The prefix cache's block; see `prefix_cache`."""
+
+_SMOOTHING = 0.3
+
+
+class Pace:
+    """How many tokens to read at once, from how quickly the last pieces were read."""
+
+    def __init__(self) -> None:
+        self._tokens_per_second: float | None = None
+
+    def note(self, num_tokens: int, seconds: float) -> None:
+        """A piece was read. The smallest are left out: they measure the fixed cost of a step."""
+        if num_tokens < MIN_TOKENS or seconds <= 0.0:
+            return
+        speed = num_tokens / seconds
+        known = self._tokens_per_second
+        self._tokens_per_second = speed if known is None else known + _SMOOTHING * (speed - known)
+
+    def chunk_tokens(self, most_tokens: int, *, is_anyone_waiting: bool) -> int:
+        """Tokens of the next piece, at most `most_tokens`; a power of two where answers wait, so that shapes repeat."""
+        if not is_anyone_waiting:
+            return most_tokens
+        if self._tokens_per_second is None:
+            return min(most_tokens, 4 * MIN_TOKENS)
+        affordable = int(self._tokens_per_second * GAP_SECONDS)
+        return min(most_tokens, max(MIN_TOKENS, 1 << max(affordable, 1).bit_length() - 1))
+
+
+def next_stop(num_read: int, target: int) -> int:
+    """Where the next piece of a prompt must end at the latest when the cache cannot be cut afterwards.
+
+    `target` is where reading ends: the stops are the multiples of `BOUNDARY_TOKENS`, the last whole block, and it.
+    """
+    boundary = target // BLOCK_TOKENS * BLOCK_TOKENS
+    if num_read >= boundary:
+        return target
+    return min(boundary, (num_read // BOUNDARY_TOKENS + 1) * BOUNDARY_TOKENS)

@@ -1,0 +1,108 @@
+"""From the engine's tokens to the events of one answer: text, thinking, tool calls, stop strings. On the event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from pensieve.generation import (
+    Finished,
+    FinishReason,
+    GenerationEvent,
+    PromptProgress,
+    Started,
+    TextDelta,
+    ThinkingDelta,
+    TokenLogprob,
+    Usage,
+)
+from pensieve.inference.mlx.runner import Probabilities
+from pensieve.inference.mlx.sequence import Began, Ended, Failed, Item, Read, Spoke
+from pensieve.inference.mlx.tokenizer import MlxTokenizer
+from pensieve.inference.parsing.parser import OutputParser
+
+
+class Reply:
+    """The events of one sequence, from its items in order."""
+
+    def __init__(
+        self, num_prompt_tokens: int, parser: OutputParser, tokenizer: MlxTokenizer, *, turn_stop: Iterable[str] = ()
+    ) -> None:
+        """`turn_stop` are those of the parser's stop strings that end a turn of the prompt format itself."""
+        self.finished: Finished | None = None
+        self._num_prompt_tokens = num_prompt_tokens
+        self._parser = parser
+        self._tokenizer = tokenizer
+        self._stream = tokenizer.stream()
+        self._turn_stop = frozenset(turn_stop)
+        self._num_cached = 0
+        self._num_spoken = 0
+        self._logprobs: deque[TokenLogprob] = deque()
+
+    @property
+    def has_stopped(self) -> bool:
+        """A stop string ended the answer: what the engine still says is not part of it."""
+        return self._parser.matched_stop is not None
+
+    def take(self, items: Iterable[Item]) -> list[GenerationEvent]:
+        """The events of these items. Raises the error of a failed sequence."""
+        events: list[GenerationEvent] = []
+        text = ""
+        for item in items:
+            match item:
+                case Spoke(token, probabilities):
+                    text += self._heard(token, probabilities)
+                case Began(num_cached):
+                    self._num_cached = num_cached
+                    events.append(Started(self._num_prompt_tokens, num_cached))
+                case Read(num_tokens):
+                    events.append(PromptProgress(num_tokens, self._num_prompt_tokens))
+                case Ended():
+                    events += self._parsed(text + self._stream.flush())
+                    events += self._ending(item)
+                    text = ""
+                case Failed(error):
+                    raise error
+        return events + self._parsed(text)
+
+    def _heard(self, token: int, probabilities: Probabilities | None) -> str:
+        if self.has_stopped:
+            return ""
+        self._num_spoken += 1
+        if probabilities is not None:
+            self._logprobs.append(self._with_texts(token, probabilities))
+        return self._stream.add(token)
+
+    def _with_texts(self, token: int, probabilities: Probabilities) -> TokenLogprob:
+        text_of = self._tokenizer.token_text
+        alternatives = tuple((other, text_of(other), logprob) for other, logprob in probabilities.alternatives)
+        return TokenLogprob(token, text_of(token), probabilities.logprob, alternatives)
+
+    def _parsed(self, text: str) -> list[GenerationEvent]:
+        return self._with_logprobs(self._parser.feed(text)) if text else []
+
+    def _ending(self, ended: Ended) -> list[GenerationEvent]:
+        events = self._with_logprobs(self._parser.flush())
+        usage = Usage(self._num_prompt_tokens, self._num_cached, self._num_spoken)
+        matched = self._parser.matched_stop
+        reason: FinishReason = ended.reason
+        if reason == "stop":
+            reason = self._parser.finish_hint or "stop"
+        if matched in self._turn_stop:
+            matched, reason = None, "stop"
+        self.finished = Finished(reason, usage, matched, ended.timings)
+        return [*events, self.finished]
+
+    def _with_logprobs(self, events: list[GenerationEvent]) -> list[GenerationEvent]:
+        """Give the tokens' probabilities to the text they made; those of thinking are dropped."""
+        if not self._logprobs:
+            return events
+        shown: list[GenerationEvent] = []
+        for event in events:
+            if isinstance(event, TextDelta):
+                event = TextDelta(event.text, tuple(self._logprobs))  # noqa: PLW2901 - the same event, with more in it
+                self._logprobs.clear()
+            elif isinstance(event, ThinkingDelta):
+                self._logprobs.clear()
+            shown.append(event)
+        return shown

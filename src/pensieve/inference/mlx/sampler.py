@@ -1,0 +1,199 @@
+"""The next token of each row of a batch: penalties, bias, filters and the draw, in as few array operations as can be.
+
+The order is llama.cpp's: top-k, top-p, min-p, then temperature, so that both engines mean the same by the same numbers.
+A draw uses one random number of the sequence's own generator, so a seed gives the same answer alone and in a batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import mlx.core as mx
+
+from pensieve.sampling.params import SamplingParams
+
+
+class Report(NamedTuple):
+    """Probabilities of one drawn token, as arrays that are not evaluated yet."""
+
+    logprob: mx.array
+    ids: mx.array
+    """[num_logprobs], most likely first."""
+    logprobs: mx.array
+
+
+class Draw(NamedTuple):
+    """What was drawn for each row, as arrays that are not evaluated yet."""
+
+    tokens: mx.array
+    """[B]."""
+    is_finite: mx.array
+    """[B]: False where the model gave no numbers to draw from."""
+    reports: tuple[Report | None, ...]
+
+
+class RowSampler:
+    """How one sequence's next token is chosen; keeps what its penalties must remember."""
+
+    def __init__(
+        self,
+        params: SamplingParams,
+        prompt: Sequence[int],
+        outputs: Sequence[int] = (),
+        *,
+        vocabulary_size: int,
+        logit_bias: Mapping[int, float] | None = None,
+        num_logprobs: int | None = None,
+    ) -> None:
+        """`params` has no unset field; `outputs` are tokens made before a pause, so that the answer goes on as it was.
+
+        Ids outside the vocabulary are ignored.
+        """
+        self.temperature = params.temperature or 0.0
+        self.top_k = min(params.top_k or vocabulary_size, vocabulary_size)
+        self.top_p = 1.0 if params.top_p is None else params.top_p
+        self.min_p = params.min_p or 0.0
+        self.num_logprobs = None if num_logprobs is None else min(num_logprobs, vocabulary_size)
+        self._seed = params.seed or 0
+        self._num_drawn = len(outputs)
+        self._penalties = _Penalties.of(params, prompt, outputs, vocabulary_size)
+        bias = {token: value for token, value in (logit_bias or {}).items() if 0 <= token < vocabulary_size}
+        self._bias = (mx.array(list(bias)), mx.array(list(bias.values()))) if bias else None
+
+    @property
+    def is_greedy(self) -> bool:
+        """The likeliest token is taken."""
+        return self.temperature <= 0.0
+
+    @property
+    def is_filtered(self) -> bool:
+        """Unlikely tokens are left out."""
+        return self.top_p < 1.0 or self.min_p > 0.0
+
+    @property
+    def changes_logits(self) -> bool:
+        """The logits must go through `adjust`."""
+        return self._penalties is not None or self._bias is not None
+
+    def uniform(self) -> float:
+        """The random number of the next draw, in [0, 1): a function of the seed and the place in the answer alone."""
+        place = struct.pack("<QQ", self._seed, self._num_drawn)
+        self._num_drawn += 1
+        return int.from_bytes(hashlib.blake2b(place, digest_size=4).digest()) / 2**32
+
+    def adjust(self, logits: mx.array, last: mx.array, *, is_output: bool) -> mx.array:
+        """Logits [V] with penalties and bias; `last` [] is the newest token, `is_output` whether the model made it."""
+        if self._penalties is not None:
+            if is_output:
+                self._penalties.count(last)
+            logits = self._penalties.apply(logits)
+        if self._bias is not None:
+            ids, values = self._bias
+            logits = logits.at[ids].add(values.astype(logits.dtype))
+        return logits
+
+
+class _Penalties:
+    """Repetition looks at prompt and answer (Keskar et al. 2019); presence and frequency at the answer (OpenAI)."""
+
+    def __init__(self, repetition: float, presence: float, frequency: float, seen: mx.array) -> None:
+        self._repetition, self._presence, self._frequency = repetition, presence, frequency
+        self._seen = seen
+        self._counts = mx.zeros(seen.shape)
+
+    @classmethod
+    def of(
+        cls, params: SamplingParams, prompt: Sequence[int], outputs: Sequence[int], vocabulary_size: int
+    ) -> _Penalties | None:
+        """None where all are off."""
+        repetition = params.repetition_penalty or 1.0
+        presence, frequency = params.presence_penalty or 0.0, params.frequency_penalty or 0.0
+        if repetition == 1.0 and presence == 0.0 and frequency == 0.0:
+            return None
+        seen = mx.zeros((vocabulary_size,), dtype=mx.bool_)
+        if prompt:
+            seen[mx.array(list(prompt))] = True
+        penalties = cls(repetition, presence, frequency, seen)
+        for token in outputs:
+            penalties.count(mx.array(token))
+        return penalties
+
+    def count(self, token: mx.array) -> None:
+        self._counts = self._counts.at[token].add(1.0)
+
+    def apply(self, logits: mx.array) -> mx.array:
+        if self._repetition != 1.0:
+            weakened = mx.where(logits > 0, logits / self._repetition, logits * self._repetition)
+            logits = mx.where(self._seen | (self._counts > 0), weakened, logits)
+        return logits - self._presence * (self._counts > 0) - self._frequency * self._counts
+
+
+def draw(logits: mx.array, rows: Sequence[RowSampler], last: mx.array, are_outputs: Sequence[bool]) -> Draw:
+    """One token a row from logits [B, V]; `last` [B] are the tokens that went in, `are_outputs` who made them."""
+    logits = logits.astype(mx.float32)
+    is_finite = mx.isfinite(mx.max(logits, axis=-1))
+    reports_from = logits
+    if any(row.changes_logits for row in rows):
+        logits = mx.stack(
+            [
+                row.adjust(logits[index], last[index], is_output=are_outputs[index]) if row.changes_logits
+                else logits[index]
+                for index, row in enumerate(rows)
+            ]
+        )  # fmt: skip
+    tokens = _choose(logits, rows).astype(mx.int32)
+    reports = tuple(_report(reports_from[index], tokens[index], row) for index, row in enumerate(rows))
+    return Draw(tokens, is_finite, reports)
+
+
+def _choose(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
+    best = mx.argmax(logits, axis=-1)
+    if all(row.is_greedy for row in rows):
+        return best
+    drawn = _sample(logits, rows)
+    if not any(row.is_greedy for row in rows):
+        return drawn
+    return mx.where(mx.array([row.is_greedy for row in rows]), best, drawn)
+
+
+def _sample(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
+    """By inversion: the first candidate whose cumulated probability passes the row's random number."""
+    width = max(row.top_k for row in rows if not row.is_greedy)
+    candidates = None
+    if width < logits.shape[-1]:
+        candidates = mx.argpartition(-logits, kth=width - 1, axis=-1)[:, :width]
+        logits = mx.take_along_axis(logits, candidates, axis=-1)
+    if candidates is not None or any(row.is_filtered for row in rows):
+        order = mx.argsort(-logits, axis=-1)
+        logits = _filter(mx.take_along_axis(logits, order, axis=-1), rows)
+        candidates = order if candidates is None else mx.take_along_axis(candidates, order, axis=-1)
+    temperatures = mx.array([[row.temperature or 1.0] for row in rows])
+    cumulated = mx.cumsum(mx.softmax(logits / temperatures, axis=-1), axis=-1)
+    thresholds = mx.array([[row.uniform()] if not row.is_greedy else [0.0] for row in rows]) * cumulated[:, -1:]
+    places = mx.minimum(mx.sum(cumulated <= thresholds, axis=-1, keepdims=True), logits.shape[-1] - 1)
+    chosen = places if candidates is None else mx.take_along_axis(candidates, places, axis=-1)
+    return chosen[:, 0]
+
+
+def _filter(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
+    """Logits [B, K] in falling order, those that top-k, top-p and min-p leave out at minus infinity."""
+    ranks = mx.arange(logits.shape[-1])[None]
+    is_kept = ranks < mx.array([[row.top_k] for row in rows])
+    probabilities = mx.softmax(mx.where(is_kept, logits, -mx.inf), axis=-1)
+    before = mx.cumsum(probabilities, axis=-1) - probabilities
+    is_kept &= before < mx.array([[row.top_p] for row in rows])
+    is_kept &= probabilities >= mx.array([[row.min_p] for row in rows]) * probabilities[:, :1]
+    return mx.where(is_kept | (ranks == 0), logits, -mx.inf)
+
+
+def _report(logits: mx.array, token: mx.array, row: RowSampler) -> Report | None:
+    """Of the model's own distribution, before penalties, bias and temperature."""
+    if row.num_logprobs is None:
+        return None
+    logprobs = logits - mx.logsumexp(logits)
+    count = row.num_logprobs
+    ids = mx.argsort(-logprobs)[:count] if count else mx.zeros((0,), dtype=mx.int32)
+    return Report(logprobs[token], ids, logprobs[ids] if count else mx.zeros((0,)))
