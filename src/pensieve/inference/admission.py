@@ -54,6 +54,18 @@ class LayerCache(msgspec.Struct, frozen=True):
             case _:
                 return _round_up(num_tokens, step_tokens) * self.bytes_per_token + self.state_bytes
 
+    def span_tokens(self, num_tokens: int, chunk_tokens: int) -> int:
+        """Tokens that a chunk of `chunk_tokens` at the end of `num_tokens` looks at, itself included."""
+        match self.kind:
+            case "shared":
+                return 0  # the layer whose cache it reads counts
+            case "recurrent":
+                return min(num_tokens, chunk_tokens)
+            case "sliding":
+                return min(num_tokens, self.window_tokens + chunk_tokens - 1)
+            case _:
+                return num_tokens
+
 
 class CacheShape(msgspec.Struct, frozen=True):
     """What a sequence keeps over all layers of a model."""
@@ -82,6 +94,10 @@ class CacheShape(msgspec.Struct, frozen=True):
         """Bytes of `num_rows` sequences decoded together: every row is padded to the longest."""
         return num_rows * self.cache_bytes(longest_tokens)
 
+    def span_tokens(self, num_tokens: int, chunk_tokens: int) -> int:
+        """The most tokens that any layer looks at while the last chunk of `num_tokens` is read."""
+        return max((layer.span_tokens(num_tokens, chunk_tokens) for layer in self.layers), default=0)
+
     def growth_bytes(self, num_rows: int, longest_tokens: int) -> int:
         """The copy that is held for a moment when caches grow by a step: one layer's, the largest."""
         if not self.grows_by_copy:
@@ -102,11 +118,13 @@ class Transient(msgspec.Struct, frozen=True, kw_only=True):
     element_bytes: int
     is_fused: bool
     """Attention over a chunk runs without its scores in memory; depends on head size and device."""
+    score_copies: int = 1
+    """Arrays as large as the scores that are held at once; latent attention adds a second one."""
     computes_all_logits: bool = False
     """Every position of a chunk is turned into logits, not the last one alone."""
 
     def prefill_bytes(self, chunk_tokens: int, context_tokens: int) -> int:
-        """Bytes of reading a chunk, `context_tokens` long with what came before it; cached tokens count."""
+        """Bytes of reading a chunk whose tokens look at `context_tokens`, themselves and cached ones included."""
         attention_width = self.query_heads * self.head_dim
         activations = chunk_tokens * (4 * self.hidden + 4 * attention_width + 3 * self.intermediate)
         logit_rows = chunk_tokens if self.computes_all_logits else 1
@@ -126,8 +144,9 @@ class Transient(msgspec.Struct, frozen=True, kw_only=True):
     def _score_bytes(self, chunk_tokens: int, context_tokens: int) -> int:
         if self.is_fused:
             return 0
-        scores = self.query_heads * chunk_tokens * context_tokens * self.element_bytes
-        return scores + self.query_heads * chunk_tokens * self.head_dim * 4
+        scores = self.score_copies * self.query_heads * chunk_tokens * context_tokens * self.element_bytes
+        # Measured on real models: masks and copies of keys and values take up to a quarter on top.
+        return scores + scores // 4 + self.query_heads * chunk_tokens * self.head_dim * 4
 
 
 class Need(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,8 +263,9 @@ def needed_bytes(
     growth = shape.growth_bytes(num_rows, longest_tokens)
     if transient is None:
         return row + padding + growth
-    prefill = transient.prefill_bytes(chunk_tokens, need.prompt_tokens)
-    return row + padding + max(prefill, growth + transient.decode_bytes(num_rows, longest_tokens))
+    prefill = transient.prefill_bytes(chunk_tokens, shape.span_tokens(need.prompt_tokens, chunk_tokens))
+    decode = transient.decode_bytes(num_rows, shape.span_tokens(longest_tokens, 1))
+    return row + padding + growth + max(prefill, decode)
 
 
 def chunk_sizes(preferred_tokens: int) -> Iterator[int]:

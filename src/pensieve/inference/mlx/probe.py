@@ -76,7 +76,8 @@ def measure_transient(config: Mapping[str, Any], *, device: MlxDevice, element_b
         intermediate=_intermediate(facts, hidden),
         vocabulary=_number(facts, "vocab_size") or 1,
         element_bytes=element_bytes,
-        is_fused=is_fused(head_dim, device=device, element_bytes=element_bytes),
+        is_fused=latent_head == 0 and is_fused(head_dim, device=device, element_bytes=element_bytes),
+        score_copies=2 if latent_head else 1,
     )
 
 
