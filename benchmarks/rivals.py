@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,12 @@ from urllib.parse import urlsplit
 
 import random_models
 
-Body = Callable[[str, int], dict[str, Any]]
+Messages = Sequence[dict[str, str]]
+Body = Callable[[Messages, int], dict[str, Any]]
+
+
+FAILED = b"event: error"
+LONGEST_END = 32
 
 
 class Answer(NamedTuple):
@@ -28,6 +34,7 @@ class Answer(NamedTuple):
     sent_at: float
     arrivals: tuple[float, ...]
     prompt_tokens: int
+    cached_tokens: int
     output_tokens: int
 
     @property
@@ -43,7 +50,7 @@ class Answer(NamedTuple):
     @property
     def longest_gap_seconds(self) -> float:
         """Between two pieces of text."""
-        return max(later - earlier for earlier, later in zip(self.arrivals, self.arrivals[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(self.arrivals))
 
 
 class Server(NamedTuple):
@@ -57,12 +64,15 @@ class Server(NamedTuple):
     """Stands once in each event with text."""
     end: bytes
     prompt_count: re.Pattern[bytes]
+    cached_count: re.Pattern[bytes]
     output_count: re.Pattern[bytes]
-    pid: int
+    is_cached_apart: bool
+    """Whether the prompt's count is without its cached tokens."""
 
-    def ask(self, prompt: str, max_tokens: int) -> Answer:
+    def ask(self, prompt: str | Messages, max_tokens: int) -> Answer:
         """Stream one greedy answer."""
-        content = json.dumps(self.body(prompt, max_tokens)).encode()
+        messages = say(prompt) if isinstance(prompt, str) else prompt
+        content = json.dumps(self.body(messages, max_tokens)).encode()
         head = f"POST {self.path} HTTP/1.1\r\nHost: {self.address}\r\nContent-Type: application/json\r\n"
         host, _, port = self.address.rpartition(":")
         with socket.create_connection((host, int(port))) as connection:
@@ -70,10 +80,14 @@ class Server(NamedTuple):
             sent_at = time.perf_counter()
             connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
             arrivals, received = self._read(connection)
-        counts = [pattern.findall(received) for pattern in (self.prompt_count, self.output_count)]
-        if b" 200 " not in received[:20] or not arrivals or not all(counts):
+        num_prompt, num_cached, num_output = (
+            pattern.findall(received) for pattern in (self.prompt_count, self.cached_count, self.output_count)
+        )
+        if b" 200 " not in received[:20] or not (arrivals and num_prompt and num_output):
             raise RuntimeError(f"{self.name} answered {received[:200]!r} ... {received[-400:]!r}")
-        return Answer(sent_at, tuple(arrivals), int(counts[0][0]), int(counts[1][-1]))
+        cached = int(num_cached[0]) if num_cached else 0
+        whole = int(num_prompt[0]) + (cached if self.is_cached_apart else 0)
+        return Answer(sent_at, tuple(arrivals), whole, cached, int(num_output[-1]))
 
     def _read(self, connection: socket.socket) -> tuple[list[float], bytes]:
         arrivals: list[float] = []
@@ -83,7 +97,8 @@ class Server(NamedTuple):
             start = max(0, len(received) - len(self.piece) + 1)
             received += data
             arrivals += [now] * received.count(self.piece, start)
-            if received.find(self.end, max(0, len(received) - len(data) - len(self.end))) >= 0:
+            fresh = max(0, len(received) - len(data) - LONGEST_END)
+            if received.find(self.end, fresh) >= 0 or received.find(FAILED, fresh) >= 0:
                 break
         return arrivals, bytes(received)
 
@@ -107,22 +122,23 @@ class Server(NamedTuple):
         return whole
 
 
-def _messages(prompt: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}]
+def say(*texts: str) -> list[dict[str, str]]:
+    """A conversation: user and assistant in turn."""
+    return [{"role": ("user", "assistant")[place % 2], "content": text} for place, text in enumerate(texts)]
 
 
-def _anthropic_body(prompt: str, max_tokens: int) -> dict[str, Any]:
+def _anthropic_body(messages: Messages, max_tokens: int) -> dict[str, Any]:
     return {
         "model": "m",
         "max_tokens": max_tokens,
-        "messages": _messages(prompt),
+        "messages": list(messages),
         "stream": True,
         "temperature": 0,
     }
 
 
-def _openai_body(prompt: str, max_tokens: int) -> dict[str, Any]:
-    body = _anthropic_body(prompt, max_tokens) | {"model": "default_model", "temperature": 0.0}
+def _openai_body(messages: Messages, max_tokens: int) -> dict[str, Any]:
+    body = _anthropic_body(messages, max_tokens) | {"model": "default_model", "temperature": 0.0}
     return body | {"stream_options": {"include_usage": True}}
 
 
@@ -160,8 +176,9 @@ def pensieve(model: Path | str, folder: Path, *, name: str = "pensieve", **envir
             b"event: content_block_delta",
             b"event: message_stop",
             re.compile(rb'"input_tokens": ?(\d+)'),
+            re.compile(rb'"cache_read_input_tokens": ?(\d+)'),
             re.compile(rb'"output_tokens": ?(\d+)'),
-            child.pid,
+            is_cached_apart=True,
         )
 
 
@@ -184,8 +201,9 @@ def mlx_lm(model: Path, folder: Path, *options: str) -> Iterator[Server]:
             b'"content": "',
             b"data: [DONE]",
             re.compile(rb'"prompt_tokens": ?(\d+)'),
+            re.compile(rb'"cached_tokens": ?(\d+)'),
             re.compile(rb'"completion_tokens": ?(\d+)'),
-            child.pid,
+            is_cached_apart=False,
         )
 
 

@@ -1,0 +1,105 @@
+"""How soon the second turn of a long conversation starts: from memory, from disk after a restart, and recomputed."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import report
+import rivals
+from random_models import LABEL, SHAPES, prompt
+
+SETTLE_SECONDS = 60.0
+"""Longest wait for the disk tier to write what it keeps."""
+
+
+class Turn(NamedTuple):
+    """How a turn started."""
+
+    name: str
+    first_seconds: float
+    prompt_tokens: int
+    cached_tokens: int
+
+
+def turn(name: str, server: rivals.Server, *texts: str) -> Turn:
+    """Ask for two tokens of the next answer of that conversation."""
+    answer = server.ask(rivals.say(*texts), 2)
+    return Turn(name, answer.first_seconds, answer.prompt_tokens, answer.cached_tokens)
+
+
+def settle(folder: Path) -> None:
+    """Wait until the files below stand still: an idle engine writes its cache to disk."""
+    seen: object = None
+    ends_at = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < ends_at:
+        now = sorted((str(file), file.stat().st_size) for file in folder.rglob("*") if file.is_file())
+        if now == seen:
+            return
+        seen = now
+        time.sleep(2.0)
+
+
+def conversation(model: Path, home: Path, num_tokens: int, seed: int) -> list[Turn]:
+    """Four starts: the first turn, the second from memory, from disk after a restart, and with nothing cached."""
+    long, reply, more = prompt(num_tokens, f"long {seed}"), prompt(30, f"reply {seed}"), prompt(30, f"more {seed}")
+    context = {"PENSIEVE_MODEL_CONTEXT_TOKENS": str(2 * num_tokens)}
+    turns = []
+    with rivals.pensieve(model, home, name="first", **context) as server:
+        server.ask(prompt(600, "warm"), 8)
+        turns.append(turn("first turn", server, long))
+        turns.append(turn("second turn, from memory", server, long, reply, more))
+        settle(home / "state")
+    for name, disk in (
+        ("second turn, after a restart", {}),
+        ("second turn, recomputed", {"PENSIEVE_MLX_DISK_CACHE_MIB": "0"}),
+    ):
+        with rivals.pensieve(model, home, name="restarted", **context, **disk) as server:
+            server.ask(prompt(600, f"warm again {name}"), 8)
+            turns.append(turn(name, server, long, reply, more))
+    return turns
+
+
+def summary(rounds: Sequence[Sequence[Turn]]) -> str:
+    """Medians, and each start's share of the first turn's."""
+    first = report.median([turns[0].first_seconds for turns in rounds])
+    lines = [
+        "| start of | time to first token (ms) | of the first turn | prompt tokens | cached |",
+        "|---|---|---|---|---|",
+    ]
+    for turns in zip(*rounds, strict=True):
+        seconds = report.median([one.first_seconds for one in turns])
+        counts = f"{turns[0].prompt_tokens:,} | {turns[0].cached_tokens:,}"
+        lines.append(f"| {turns[0].name} | {seconds * 1e3:,.1f} | {seconds / first:.1%} | {counts} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run the conversation a few times, each with a home of its own, print and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="tiny-phi-3")
+    parser.add_argument("--tokens", type=int, default=16_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--folder", type=Path, help="where the model is made, or is already")
+    parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
+    arguments = parser.parse_args()
+    rounds = []
+    with tempfile.TemporaryDirectory() as temporary:
+        model = rivals.made_model(arguments.shape, arguments.folder or Path(temporary) / arguments.shape)
+        for seed in range(arguments.rounds):
+            home = Path(temporary) / f"home-{seed}"
+            rounds.append(conversation(model, home, arguments.tokens, seed))
+            shutil.rmtree(home)
+            print(summary(rounds[-1:]))
+    title = f"Start of the second turn of a conversation of {arguments.tokens:,} tokens ({arguments.shape}, {LABEL})"
+    print(title, summary(rounds), sep="\n")
+    report.write(arguments.out, f"second-turn-{arguments.shape}", title, summary(rounds), {"rounds": rounds})
+
+
+if __name__ == "__main__":
+    main()
