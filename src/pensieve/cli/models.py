@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from pensieve.cli.context import load_settings
+from pensieve.cli.convert import convert
 from pensieve.cli.text import one_line
 from pensieve.errors import UsageError
 from pensieve.models.catalog import CatalogEntry
@@ -40,6 +41,9 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 @click.group()
 def models() -> None:
     """List the models on this machine, or remove one."""
+
+
+models.add_command(convert)
 
 
 @models.command(name="list")

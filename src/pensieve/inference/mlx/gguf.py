@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import mlx.core as mx
 import msgspec
@@ -19,12 +19,14 @@ import numpy.typing as npt
 from pensieve.errors import LoadFailed
 from pensieve.inference.mlx import gguf_blocks as blocks
 from pensieve.inference.mlx.gguf_families import CURVES, Target, config_of, family_of, refusal, shape_of, targets
-from pensieve.inference.mlx.weight_form import Form, Wanted, parameter_bytes, quantization_config
+from pensieve.inference.mlx.gguf_tokenizer import tokenizer_of
+from pensieve.inference.mlx.weight_form import Converted, Form, Wanted, quantization_config, slots_of
 from pensieve.models.gguf import TENSOR_TYPES, StoredTensor, open_container
-from pensieve.models.metadata import split_parts
+from pensieve.models.metadata import read_gguf, split_parts
 
 CHUNK_ELEMENTS: Final = 2**22
 """Elements that are unpacked at once."""
+MAX_CURVE: Final = 2**16
 REPACKED_BITS: Final = 8
 """For types that MLX cannot hold, where the source is to be kept as it is."""
 
@@ -41,9 +43,10 @@ class _Stored(msgspec.Struct, frozen=True):
 
 
 class GgufModel:
-    """An open GGUF model: what it will be under MLX, and its weights on demand. Raises `LoadFailed` if it cannot be."""
+    """An open GGUF model, a `Source`. Raises `LoadFailed` for one that cannot be a model of MLX."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._model = path.name
         self._stored = _stored_tensors(path)
         tensors = {name: stored.tensor for name, stored in self._stored.items()}
@@ -68,40 +71,37 @@ class GgufModel:
         return tuple(name for name, _ in counted.most_common())
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether a matrix of it is held in codes."""
-        return not blocks.FLOATS.issuperset(self.types)
+    def quantization(self) -> str:
+        """See `Source`: ggml's names, joined."""
+        return "" if blocks.FLOATS.issuperset(self.types) else "+".join(self.types)
 
     @property
-    def usual_dtype(self) -> mx.Dtype:
+    def is_kept_whole(self) -> bool:
+        """Whether MLX can hold every block as it is, so that nothing is lost."""
+        return set(self.types) <= blocks.KEPT.keys() | blocks.FLOATS
+
+    def converted(self, wanted: Wanted) -> Converted:
+        """See `Source`."""
+        header = read_gguf(self._path)
+        with open_container(self._path) as container:
+            tokenizer = tokenizer_of(container, header, self.config["vocab_size"])
+        dtype = wanted.dtype or self._usual_dtype
+        forms = {target.name: _form(target, wanted) for target in self.targets}
+        modules = {name.removesuffix(".weight"): form for name, form in forms.items()}
+        slots = [slots_of(target.name, target.shape, forms[target.name], dtype) for target in self.targets]
+        return Converted(
+            config=self.config | tokenizer.ids | quantization_config(modules),
+            files={name: msgspec.json.encode(content) for name, content in tokenizer.files.items()},
+            slots=tuple(slot for group in slots for slot in group),
+            arrays=(array for target in self.targets for array in self._read(target, forms[target.name], dtype)),
+        )
+
+    @property
+    def _usual_dtype(self) -> mx.Dtype:
         """The floats that lose nothing of the file's own."""
         if set(self.types) <= {"F32"}:
             return mx.float32
         return mx.bfloat16 if self.types[0] == "BF16" else mx.float16
-
-    def forms(self, wanted: Wanted) -> dict[str, Form]:
-        """How each parameter is to be stored, by name."""
-        return {target.name: _form(target, wanted) for target in self.targets}
-
-    def planned_bytes(self, wanted: Wanted) -> int:
-        """Bytes of all weights as they are to be stored."""
-        dtype_bytes = (wanted.dtype or self.usual_dtype).size
-        forms = self.forms(wanted)
-        return sum(parameter_bytes(target.shape, forms[target.name], dtype_bytes) for target in self.targets)
-
-    def planned_config(self, wanted: Wanted) -> dict[str, Any]:
-        """The config.json of the model as it is to be stored."""
-        quantization = quantization_config(self.forms(wanted))
-        return self.config | ({"quantization": quantization} if quantization else {})
-
-    def parameters_as(self, wanted: Wanted) -> Iterator[tuple[str, mx.array]]:
-        """Every parameter, with its scales and biases right after it, evaluated; hold one at a time."""
-        dtype = wanted.dtype or self.usual_dtype
-        for target in self.targets:
-            module = target.name.removesuffix(".weight")
-            arrays = self._read(target, _form(target, wanted), dtype)
-            names = (target.name, f"{module}.scales", f"{module}.biases")
-            yield from zip(names, arrays, strict=False)
 
     def _read(self, target: Target, form: Form, dtype: mx.Dtype) -> Arrays:
         parts: list[Arrays] = []
@@ -135,6 +135,8 @@ class GgufModel:
 
     def _curve(self, name: str) -> list[float]:
         tensor = self._stored[name].tensor
+        if tensor.elements > MAX_CURVE:
+            raise LoadFailed(f"its tensor {name} has {tensor.elements:,} factors: download it again", self._model)
         whole = Target(name, tensor, 0, tensor.dimensions[-1])
         return [float(value) for chunk in self._floats(whole) for value in chunk.reshape(-1)]
 
@@ -161,8 +163,9 @@ def _check_types(tensors: dict[str, StoredTensor], model: str) -> None:
         if not blocks.is_readable(tensor.kind):
             known = ", ".join([*blocks.KEPT, *blocks.UNPACKED])
             raise refusal(f"its tensor {tensor.name} is {name}, which cannot be imported; {known} can", model)
-        rows, columns = tensor.elements, tensor.dimensions[0] if tensor.dimensions else 0
-        if not rows or columns % TENSOR_TYPES[tensor.kind].block_elements:
+        form, columns = TENSOR_TYPES[tensor.kind], tensor.dimensions[0] if tensor.elements and tensor.dimensions else 0
+        is_broken = not columns or columns % form.block_elements or len(tensor.dimensions) == 1 < form.block_elements
+        if is_broken:
             raise LoadFailed(f"its tensor {tensor.name} has rows that are no whole blocks: download it again", model)
 
 

@@ -41,14 +41,12 @@ class Vocabulary(msgspec.Struct, frozen=True):
 
 
 class TokenizerFiles(msgspec.Struct, frozen=True):
-    """What a model's folder needs beside its weights."""
+    """What a model needs beside its weights."""
 
-    tokenizer: Json
-    config: Json
-    """tokenizer_config.json, with the chat template."""
-    eos_ids: tuple[int, ...]
-    """Every token that ends an answer, the header's own first."""
-    bos_id: int | None
+    files: dict[str, Json]
+    """tokenizer.json, and tokenizer_config.json with the chat template."""
+    ids: Json
+    """What config.json says of tokens: `bos_token_id`, and as `eos_token_id` all that end an answer."""
 
 
 def tokenizer_of(container: Container, header: GgufHeader, num_rows: int) -> TokenizerFiles:
@@ -71,8 +69,11 @@ def tokenizer_of(container: Container, header: GgufHeader, num_rows: int) -> Tok
         "post_processor": _post_processor(header, vocabulary, bos, eos),
         **parts,
     }
+    config = _config(container, header, vocabulary, bos, eos)
+    ids: Json = {"bos_token_id": bos, "eos_token_id": _eos_ids(container, vocabulary, eos)}
     return TokenizerFiles(
-        built, _config(container, header, vocabulary, bos, eos), _eos_ids(container, vocabulary, eos), bos
+        {"tokenizer.json": built, "tokenizer_config.json": config},
+        {name: value for name, value in ids.items() if value not in (None, ())},
     )
 
 
