@@ -23,7 +23,8 @@ def cache_bytes(model: Any, num_tokens: int) -> int:
     cache = make_prompt_cache(model)
     for _ in range(0, num_tokens, STEP_TOKENS):
         mx.eval(model(mx.ones((1, STEP_TOKENS), mx.int32), cache=cache))
-    return sum(array.nbytes for layer in cache for _, array in tree_flatten(layer.state) if isinstance(array, mx.array))
+    states: list[tuple[str, Any]] = tree_flatten([layer.state for layer in cache])  # type: ignore[assignment]
+    return sum(array.nbytes for _, array in states if isinstance(array, mx.array))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

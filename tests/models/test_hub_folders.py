@@ -8,12 +8,13 @@ import pytest
 
 from gguf_files import gguf_bytes
 from hub_server import COMMIT, HubServer
-from model_folders import folder_files, safetensors_bytes
+from model_folders import folder_files, safetensors_bytes, write_folder
 from pensieve.errors import DiskFull, DownloadFailed, UsageError
 from pensieve.models.catalog import CatalogEntry, HubSource
-from pensieve.models.download import pull, pull_from
+from pensieve.models.download import PulledFormat, pull, pull_from
+from pensieve.models.folders import read_folder
 from pensieve.models.hub import Hub, HubFolder
-from pensieve.models.manifest import read_manifest
+from pensieve.models.manifest import Manifest, WeightFile, read_manifest, write_manifest
 from pensieve.models.progress import silent
 from pensieve.models.registry import Registry
 
@@ -102,8 +103,8 @@ def test_a_hostile_list_of_files_is_picked_from(repo: HubServer, registry: Regis
     ("lies", "missing", "words"),
     [
         ([], "tokenizer.json", r"has no tokenizer\.json, which is needed to read text: look for another copy"),
-        ([], "config.json", "holds no GGUF files and no model"),
-        ([], "model.safetensors", "holds no GGUF files and no model"),
+        ([], "config.json", "holds neither GGUF nor model"),
+        ([], "model.safetensors", "holds neither GGUF nor model"),
         (["pytorch_model.bin"], "model.safetensors", "are pickles, which can run code"),
         ([SHARDS[0]], "model.safetensors", f"not whole: 1 files of weights are missing, first {SHARDS[1]}"),
         ([f"model-{part:05}-of-10000.safetensors" for part in range(10_000)], "", "10,001 files of weights; 1,000"),
@@ -159,6 +160,33 @@ def test_a_repository_with_both_formats_follows_the_wish(repo: HubServer, regist
     assert pull("tiny", registry).format == "mlx"
     with pytest.raises(UsageError, match="for safetensors name o/Tiny alone"):
         pull("o/Tiny:Q4_1", registry, wanted="mlx")
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted", "words"),
+    [
+        ({"tiny.gguf": gguf_bytes()}, "mlx", "pull its GGUF model with --format gguf"),
+        (FILES, "gguf", "pull its safetensors with --format mlx"),
+    ],
+)
+def test_a_format_that_is_not_there_is_not_replaced_by_the_other(
+    hub: HubServer, registry: Registry, files: dict[str, bytes], wanted: PulledFormat, words: str
+) -> None:
+    """The wish is refused, with the word that would be granted."""
+    hub.files |= {f"o/r/{name}": content for name, content in files.items()}
+    with pytest.raises(UsageError, match=words):
+        pull("o/r", registry, wanted=wanted)
+    assert hub.ranges() == []
+
+
+def test_a_model_made_here_cannot_be_pulled(registry: Registry) -> None:
+    """It says from what it was made."""
+    folder = write_folder(registry.folder / "mine")
+    file = WeightFile("config.json", (folder / "config.json").stat().st_size, "")
+    spec = read_folder(folder).spec("mine", origin="convert")
+    write_manifest(folder, Manifest(source="convert:/some/where", files=(file,), spec=spec))
+    with pytest.raises(UsageError, match="mine was made on this machine, from convert:/some/where"):
+        pull("mine", registry)
 
 
 def test_a_revision_can_be_named(repo: HubServer, registry: Registry) -> None:

@@ -66,7 +66,7 @@ def test_a_repository_alone_means_its_only_or_its_middle_model() -> None:
     assert choose(REPO, FILES) == ("m-Q4_K_M.gguf",)
     with pytest.raises(UsageError, match=r"several models; name one of o/r/a\.gguf, o/r/b\.gguf"):
         choose(REPO, ["a.gguf", "b.gguf"])
-    with pytest.raises(UsageError, match="holds no GGUF files and no model"):
+    with pytest.raises(UsageError, match="holds neither GGUF nor model"):
         choose(REPO, [])
 
 

@@ -100,13 +100,23 @@ def locate(text: str, registry: Registry, wanted: PulledFormat | None = None) ->
         raise UsageError(f"{text} is on this machine already: name it as it is, with `--model {text}`")
     here = registry.entry(text)
     if here is not None and here.manifest is None:
-        raise UsageError(f"{here.name} is damaged: pull it by its full name (owner/repo/file.gguf), or remove it")
+        raise UsageError(
+            f"{here.name} is damaged: pull it by its full name, owner/repo or owner/repo/file.gguf, or remove it"
+        )
     if here is not None and here.manifest is not None:
-        text, wanted = here.manifest.source, "mlx" if here.manifest.spec.format == "mlx" else "gguf"
+        return _again(here.manifest, registry)
     reference = parse_reference(text)
     if reference is None:
         raise registry.not_found(text)
     return _on_hub(reference, registry, wanted)
+
+
+def _again(here: Manifest, registry: Registry) -> Source:
+    """Where a model that is here came from."""
+    reference = parse_reference(here.source)
+    if reference is None:
+        raise UsageError(f"{here.spec.name} was made on this machine, from {here.source}: it cannot be pulled")
+    return _on_hub(reference, registry, "mlx" if here.spec.format == "mlx" else "gguf")
 
 
 def _of_catalog(entry: CatalogEntry, wanted: PulledFormat | None) -> Source:
@@ -132,7 +142,7 @@ def _on_hub(reference: HubReference, registry: Registry, wanted: PulledFormat | 
     if wanted == "mlx" and (reference.path or reference.tag):
         raise UsageError(f"a file or a quantization names a GGUF model: for safetensors name {reference.repo} alone")
     listed = () if reference.path else hub.listing(reference.repo, reference.revision).paths
-    if not reference.path and not reference.tag and _is_folder(listed, wanted or preferred_format()):
+    if not reference.path and not reference.tag and _is_folder(listed, wanted):
         name = folder_name(reference, registry.catalog)
         return HubFolder(name=name, repo=reference.repo, hub=hub, revision=reference.revision)
     paths = all_parts(reference.path) if reference.path else choose(reference, listed)
@@ -142,9 +152,11 @@ def _on_hub(reference: HubReference, registry: Registry, wanted: PulledFormat | 
     )
 
 
-def _is_folder(paths: tuple[str, ...], wanted: PulledFormat) -> bool:
-    """Whether the model of safetensors is the one to take: the only one there is, or of two the one that is wanted."""
-    return has_folder(paths) and (wanted == "mlx" or not has_gguf(paths))
+def _is_folder(paths: tuple[str, ...], wanted: PulledFormat | None) -> bool:
+    """Whether the safetensors are the model to take: because they are wanted, or are all there is, or run best here."""
+    if wanted is not None:
+        return wanted == "mlx"
+    return has_folder(paths) and (preferred_format() == "mlx" or not has_gguf(paths))
 
 
 def _read_arrived(source: Source, staging: Path, files: tuple[WeightFile, ...]) -> Manifest:

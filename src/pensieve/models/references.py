@@ -191,10 +191,12 @@ def _undecided(reference: HubReference, models: list[str], paths: Collection[str
     return UsageError(f"{reference.repo}: {problem}; name one of {listed}{more}")
 
 
-def _without_model(repo: str, paths: Iterable[str]) -> str:
+def _without_model(repo: str, paths: Collection[str]) -> str:
     suffixes = {PurePosixPath(path).suffix.lower() for path in paths}
-    if suffixes & _PICKLES and not suffixes & {".safetensors", ".gguf"}:
+    if has_gguf(paths):
+        return f"{repo} holds no config.json with model*.safetensors: pull its GGUF model with --format gguf"
+    if has_folder(paths):
+        return f"{repo} holds no GGUF model: pull its safetensors with --format mlx"
+    if suffixes & _PICKLES and ".safetensors" not in suffixes:
         return f"the weights in {repo} are pickles, which can run code when loaded: look for safetensors or GGUF"
-    return (
-        f"{repo} holds no GGUF files and no model*.safetensors with a config.json: look for another copy of the model"
-    )
+    return f"{repo} holds neither GGUF nor model*.safetensors with a config.json: look for another copy of the model"
