@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import pytest
 from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache, make_prompt_cache
 from mlx_lm.utils import load_model
 
+from greedy import greedy, prompt, read
 from pensieve.inference.mlx import layout
+from pensieve.inference.mlx.disk_tier import DiskTier
 from pensieve.inference.mlx.prefix_cache import BLOCK_TOKENS
 from pensieve.inference.mlx.prefix_store import PrefixStore
 from tiny_models import make_tiny_model
@@ -28,38 +28,20 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
 
     def load(family: str) -> Any:
         if family not in made:
-            folder = make_tiny_model(tmp_path_factory.mktemp(family), family, num_layers=4)
+            folder = make_tiny_model(
+                tmp_path_factory.mktemp(family), family, num_layers=4 if family in {"qwen3_next", "gemma3"} else 2
+            )
             made[family] = load_model(folder)[0]
         return made[family]
 
     return load
 
 
-def store_for(model: Any, *, budget_bytes: int = 64 * MIB) -> PrefixStore:
-    """A store in memory only."""
-    return PrefixStore(lambda: make_prompt_cache(model), fingerprint="tiny", budget_bytes=budget_bytes)
-
-
-def prompt(num_tokens: int, *, seed: int = 0) -> list[int]:
-    """Random tokens."""
-    return [random.Random(seed * 100_003 + place).randrange(3, 99) for place in range(num_tokens)]
-
-
-def read(model: Any, tokens: list[int], caches: list[Any]) -> mx.array:
-    """Feed the tokens in one step; the scores that follow the last."""
-    scores = model(mx.array([tokens]), cache=caches)[0, -1]
-    mx.eval(scores, layout.arrays_of([leaf.state for leaf in layout.leaves(caches)]))
-    return scores
-
-
-def greedy(model: Any, tokens: list[int], caches: list[Any], num_tokens: int = 8) -> list[int]:
-    """The best continuation, token by token; the caches go on with it."""
-    answer: list[int] = []
-    scores = read(model, tokens, caches)
-    while len(answer) < num_tokens:
-        answer.append(int(mx.argmax(scores).item()))
-        scores = read(model, answer[-1:], caches)
-    return answer
+def store_for(model: Any, *, budget_bytes: int = 64 * MIB, disk: DiskTier | None = None) -> PrefixStore:
+    """A store with short extents, so that short prompts have several."""
+    return PrefixStore(
+        lambda: make_prompt_cache(model), fingerprint="tiny", budget_bytes=budget_bytes, disk=disk, extent_blocks=4
+    )
 
 
 def remember(store: PrefixStore, model: Any, tokens: list[int]) -> None:
@@ -71,7 +53,7 @@ def remember(store: PrefixStore, model: Any, tokens: list[int]) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("num_stored", [64, 192, 2368])
+@pytest.mark.parametrize("num_stored", [64, 192, 576])
 def test_a_fetched_prefix_goes_on_as_if_it_had_been_read(
     load: Callable[[str], Any], family: str, num_stored: int
 ) -> None:
@@ -143,17 +125,17 @@ def test_a_conversation_is_stored_once_however_many_turns_it_has(load: Callable[
     """Turn after turn each goes on from the last; extents grow, so a few hold it all."""
     model = load(family)
     store = store_for(model)
-    for num_tokens in range(64, 64 * 41, 64):
+    for num_tokens in range(64, 577, 64):
         caches, found = store.fetch(prompt(num_tokens))
         assert found == num_tokens - 64
         read(model, prompt(num_tokens)[found:], caches)
         store.keep(prompt(num_tokens), caches)
     store.check_integrity()
-    assert store.stats().num_extents == 2
-    caches, found = store.fetch(prompt(2580))
-    assert found == 2560
-    expected = greedy(model, prompt(2580), make_prompt_cache(model))
-    assert greedy(model, prompt(2580)[2560:], caches) == expected
+    assert store.stats().num_extents == 3
+    caches, found = store.fetch(prompt(600))
+    assert found == 576
+    expected = greedy(model, prompt(600), make_prompt_cache(model))
+    assert greedy(model, prompt(600)[576:], caches) == expected
 
 
 def test_the_whole_prompt_is_never_taken_from_the_store(load: Callable[[str], Any]) -> None:
@@ -199,8 +181,8 @@ def test_a_prompt_longer_than_the_budget_keeps_its_beginning(load: Callable[[str
     remember(one, model, prompt(64))
     store = store_for(model, budget_bytes=one.num_bytes * 5)
     for _ in range(3):
-        remember(store, model, prompt(1000))
-        assert store.probe(prompt(1000)) == 320
+        remember(store, model, prompt(700))
+        assert store.probe(prompt(700)) == 320
     assert store.stats().evicted_bytes == 0
 
 
@@ -260,7 +242,7 @@ def test_caches_that_do_not_hold_the_tokens_are_a_bug(load: Callable[[str], Any]
         store = store_for(load(family))
         caches = make_prompt_cache(load(family))
         read(load(family), prompt(100), caches)
-        with pytest.raises(AssertionError, match="100, not 128|100 tokens, not 128"):
+        with pytest.raises(AssertionError, match=r"100 tokens, not 128|token 100, not 128"):
             store.keep(prompt(128), caches)
 
 
@@ -302,8 +284,9 @@ def test_stats_count_hits_misses_and_tokens(load: Callable[[str], Any]) -> None:
 
 def test_nested_lists_of_caches_are_opened_and_restored() -> None:
     """A list holding a cuttable and a never filled cache comes back filled in the same places."""
-    store = PrefixStore(lambda: [CacheList(KVCache(), KVCache())], fingerprint="", budget_bytes=MIB)
-    kept = CacheList(KVCache(), KVCache())
+    pair, one = cast("Any", CacheList), cast("Any", KVCache)
+    store = PrefixStore(lambda: [pair(one(), one())], fingerprint="", budget_bytes=MIB)
+    kept = pair(one(), one())
     kept[0].update_and_fetch(mx.ones((1, 1, 64, 4)), mx.zeros((1, 1, 64, 0)))
     store.keep(prompt(64), [kept])
     (fetched,), found = store.fetch(prompt(70))
@@ -316,19 +299,18 @@ def test_nested_lists_of_caches_are_opened_and_restored() -> None:
 def test_a_window_goes_on_the_same_after_its_snapshot(chunks: list[int], keep: int) -> None:
     """Whatever the window went through, the snapshot is no larger than the window and answers alike."""
 
-    def step(cache: RotatingKVCache, count: int) -> mx.array:
+    def step(cache: Any, count: int) -> Any:
         base = mx.arange(cache.offset, cache.offset + count, dtype=mx.float32).reshape(1, 1, count, 1)
-        return cache.update_and_fetch(base, base)[0]
+        return sorted(cache.update_and_fetch(base, base)[0].flatten().tolist())
 
-    live = RotatingKVCache(16, keep)
+    make: Any = RotatingKVCache
+    live, fresh = make(16, keep), make(16, keep)
     for count in chunks:
         step(live, count)
-    fresh = RotatingKVCache(16, keep)
     layout.restore([fresh], [], layout.snapshot([live]), live.offset)
     assert fresh.keys.shape[2] <= 16
     for count in (1, 1, 3, 1, 20, 1, 1):
-        mine, theirs = step(fresh, count), step(live, count)
-        assert sorted(mine.flatten().tolist()) == sorted(theirs.flatten().tolist())
+        assert step(fresh, count) == step(live, count)
     assert fresh.offset == live.offset
 
 

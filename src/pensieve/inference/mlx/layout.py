@@ -38,6 +38,16 @@ def is_trimmable(caches: Iterable[Any]) -> bool:
     return all(is_cuttable(leaf) for leaf in leaves(caches))
 
 
+def num_arrays(caches: Iterable[Any]) -> int:
+    """Keys and values in a slice of a model with such caches."""
+    return 2 * sum(is_cuttable(leaf) for leaf in leaves(caches))
+
+
+def num_states(caches: Iterable[Any]) -> int:
+    """Layers of a model with such caches whose state is kept whole."""
+    return sum(not is_cuttable(leaf) for leaf in leaves(caches))
+
+
 def live_slice(caches: Iterable[Any], num_tokens: int) -> Slice:
     """The keys and values of the cuttable layers as they lie in live caches: nothing is copied.
 

@@ -46,12 +46,17 @@ class Extent:
     """By the number of blocks from the beginning of the prompt, after the block they follow."""
     is_worth_keeping: bool = False
     """Used again, or part of a long prompt: goes to disk when there is time."""
-    changed_seconds: float = 0.0
 
     @property
     def end(self) -> int:
         """Blocks from the beginning of the prompt to the end of this extent."""
         return self.start + len(self.digests)
+
+    def digest_before(self, block: int) -> bytes | None:
+        """The digest of the block before `block`, which lies in this extent; None before the prompt's first."""
+        if block > self.start:
+            return self.digests[block - self.start - 1]
+        return self.parent.digest_before(block) if self.parent else None
 
 
 @dataclass(eq=False, slots=True)
@@ -113,8 +118,9 @@ class PrefixIndex:
     Each entry stands in the order of use before the extents it hangs on, so the oldest entry can always go.
     """
 
-    def __init__(self, *, budget_bytes: int, is_trimmable: bool) -> None:
+    def __init__(self, *, budget_bytes: int, is_trimmable: bool, extent_blocks: int = EXTENT_BLOCKS) -> None:
         self.budget_bytes = budget_bytes
+        self.extent_blocks = extent_blocks
         self.is_trimmable = is_trimmable
         self.num_bytes = 0
         self._extents: dict[bytes, Extent] = {}
@@ -202,7 +208,7 @@ class PrefixIndex:
         while start < stop:
             if tail is None or not self._can_grow(tail, start):
                 tail = self._open(tail, start)
-            end = min(stop, tail.start + EXTENT_BLOCKS)
+            end = min(stop, tail.start + self.extent_blocks)
             new = digests[start - match.num_blocks : end - match.num_blocks]
             tail.digests.extend(new)
             self._extents.update(dict.fromkeys(new, tail))
@@ -239,7 +245,7 @@ class PrefixIndex:
     def _check_links(self, extents: list[Extent], boundaries: list[Boundary]) -> None:
         rank = {entry: place for place, entry in enumerate(self._order)}
         for extent in extents:
-            assert 0 < len(extent.digests) <= EXTENT_BLOCKS, "an extent is empty or too long"
+            assert 0 < len(extent.digests) <= self.extent_blocks, "an extent is empty or too long"
             assert all(self._extents.get(digest) is extent for digest in extent.digests), "a block is not indexed"
             parent = extent.parent
             assert parent or extent.start == 0, "an extent lost what comes before it"
@@ -258,7 +264,7 @@ class PrefixIndex:
             extent = extent.parent
 
     def _can_grow(self, extent: Extent, at_block: int) -> bool:
-        return extent.end == at_block and len(extent.digests) < EXTENT_BLOCKS and not extent.num_children
+        return extent.end == at_block and len(extent.digests) < self.extent_blocks and not extent.num_children
 
     def _open(self, parent: Extent | None, start: int) -> Extent:
         extent = Extent(parent, start)
