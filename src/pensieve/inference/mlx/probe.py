@@ -132,7 +132,7 @@ def _intermediate(facts: Mapping[str, Any], hidden: int) -> int:
         return dense
     expert = _number(facts, "moe_intermediate_size") or dense
     shared = _number(facts, "shared_expert_intermediate_size") or _number(facts, "n_shared_experts") * expert
-    return max(dense, active * expert + shared)
+    return max(dense, active * (expert + hidden) + shared)  # each active expert gets a copy of its tokens
 
 
 def _number(facts: Mapping[str, Any], *names: str) -> int:
