@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_half_precision_rounds_the_weights(folder: Path) -> None:
     assert not mx.array_equal(before, after)
 
 
+def test_layers_that_a_family_protects_stay_as_they_are(tmp_path: Path) -> None:
+    """qwen3_next's router keeps eight bits, and deepseek_v3's corrections of its own are never rounded."""
+    make_tiny_model(tmp_path / "router", "qwen3_next")
+    assert loaded(tmp_path / "router", "int4").model.layers[0].mlp.gate.bits == 8
+    make_tiny_model(tmp_path / "experts", "deepseek_v3", n_routed_experts=4, num_experts_per_tok=2)
+    dense, half = (loaded(tmp_path / "experts", form).model.layers[0].mlp.gate for form in ("none", "fp16"))
+    assert mx.array_equal(dense.e_score_correction_bias, half.e_score_correction_bias)
+    assert not mx.array_equal(dense.weight, half.weight)
+
+
 def test_quantizing_twice_is_refused(tmp_path: Path) -> None:
     """Four bits of four bits would answer worse in silence."""
     make_tiny_model(tmp_path, "llama", bits=8)
@@ -186,8 +197,23 @@ def test_a_model_says_what_it_is(tmp_path: Path) -> None:
     assert model.context_tokens == 2048
     assert {model.tokenizer.token_text(token) for token in model.eos_ids} == {"<|im_end|>", "<|endoftext|>"}
     assert loaded(tmp_path).fingerprint == model.fingerprint
-    (tmp_path / "chat_template.jinja").write_text("{{ other }}")
-    assert loaded(tmp_path).fingerprint != model.fingerprint
+
+
+@pytest.mark.parametrize("name", ["chat_template.jinja", "config.json", "tokenizer.json", "model.safetensors"])
+def test_the_fingerprint_changes_with_each_file(folder: Path, name: str) -> None:
+    """A stored cache of one model must never be read into another: a new date of the weights is enough."""
+    before = loaded(folder).fingerprint
+    path = folder / name
+    if path.suffix == ".safetensors":
+        os.utime(path, ns=(0, 0))
+    else:
+        path.write_bytes((path.read_bytes() if path.exists() else b"") + b"\n")
+    assert loaded(folder).fingerprint != before
+
+
+def test_floats_that_json_lacks_are_read(tmp_path: Path) -> None:
+    """Infinity is written as an object with a tag."""
+    assert read_config(make_tiny_model(tmp_path, "mamba2"))["time_step_limit"] == [0.0, float("inf")]
 
 
 def test_every_file_that_names_an_end_is_heard(folder: Path) -> None:
@@ -287,6 +313,7 @@ def test_weights_without_sense_fail_at_load(folder: Path, value: float, problem:
     [
         {"num_hidden_layers": 10**9},
         {"num_hidden_layers": 1e300},
+        {"vision_config": {"n_blocks": 10_001}},
         {"text_config": {"num_hidden_layers": 20_000}},
         {"hidden_size": 2**62},
         {"hidden_size": -1},
@@ -314,6 +341,14 @@ def test_brackets_in_a_folder_name_are_refused_by_name(folder: Path) -> None:
     shutil.move(folder, moved)
     with pytest.raises(LoadFailed, match="unusual characters: rename"):
         loaded(moved)
+
+
+def test_a_tokenizer_of_another_model_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Its first words already lie beyond the embedding."""
+    other = make_tiny_model(tmp_path / "other", "llama")
+    shutil.copy(folder / "tokenizer.json", other)
+    with pytest.raises(LoadFailed, match="belongs to another one: fetch both again"):
+        loaded(other)
 
 
 def test_a_vocabulary_larger_than_the_model_is_bounded(folder: Path) -> None:

@@ -48,7 +48,7 @@ def test_a_text_comes_back_from_its_tokens(folder: Path, text: str) -> None:
 
 
 @given(tokens=st.lists(st.integers(0, 290), max_size=24))
-@pytest.mark.parametrize("family", ["llama", "gpt_oss"])
+@pytest.mark.parametrize("family", ["llama", "gpt_oss", "deepseek_v3"])
 def test_any_tokens_of_a_byte_vocabulary_stream_as_the_library_decodes_them(
     tmp_path_factory: pytest.TempPathFactory, family: str, tokens: list[int]
 ) -> None:
@@ -196,6 +196,14 @@ def test_a_decoder_of_another_kind_is_refused(decoder: Mapping[str, Any] | None)
     """Better no model than one whose text is wrong."""
     with pytest.raises(UnknownDecoder):
         spelling_of(decoder)
+
+
+def test_several_letters_at_the_start_may_be_dropped() -> None:
+    """As many as the decoder says at most, over several tokens, and only at the start."""
+    strip = {"type": "Strip", "content": " ", "start": 3, "stop": 0}
+    spelling = spelling_of({"type": "Sequence", "decoders": [{"type": "Fuse"}, strip]})
+    stream = TextStream([b" ", b"   a", b"  b"].__getitem__, spelling)
+    assert [stream.add(0), stream.add(1), stream.add(2)] == ["", " a", "  b"]
 
 
 def test_metaspace_is_spelled_as_a_space() -> None:

@@ -60,7 +60,7 @@ def _problem(value: Json, depth: int = 0) -> str:
         return "is nested too deeply"
     if isinstance(value, dict):
         counts = [number for key, number in value.items() if _COUNTS_LAYERS.fullmatch(key)]
-        if any(number > MAX_LAYERS for number in counts if isinstance(number, int | float)):
+        if any(number > MAX_LAYERS for number in counts if isinstance(number, int)):
             return f"asks for more than {MAX_LAYERS:,} layers"
         value = list(value.values())
     if isinstance(value, list):

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import read_memory
-from pensieve.errors import LoadFailed
+from pensieve.errors import InvalidRequest, LoadFailed
 from pensieve.inference.mlx import architectures
 from pensieve.inference.mlx.configuration import eos_ids, read_config, vocabulary_size
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
@@ -115,7 +115,11 @@ def _fit(model: Any, name: str, room_bytes: int | None) -> None:
 
 def check_answers(model: Any, tokenizer: MlxTokenizer, name: str) -> int:
     """Say a few greedy words; the number of columns of the logits. Raises `LoadFailed` if they are no numbers."""
-    tokens = tokenizer.encode(QUESTION) or [0]
+    try:
+        tokens = tokenizer.encode(QUESTION) or [0]
+    except InvalidRequest as error:
+        problem = f"{TOKENIZER_NAME} is larger than the model and belongs to another one: fetch both again"
+        raise LoadFailed(problem, model=name) from error
     caches = architectures.make_caches(model)
     for _ in range(NUM_CHECKED_TOKENS):
         try:

@@ -1,20 +1,16 @@
 """A model's tokenizer.json: text to token ids, and streams back to text. Runs no code of the model's folder.
 
-`encode` asks the `tokenizers` library and keeps to one thread at a time; streams are plain Python and go anywhere.
+`encode` asks the `tokenizers` library, one text at a time and on one thread at a time: batches would start threads
+that warn when a process forks. Streams are plain Python and go anywhere.
 """
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Final
 
 import msgspec
-
-# The library warns on standard error when a process forks after it has used threads; one text at a time needs none.
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
 from tokenizers import Tokenizer
 
 from pensieve.errors import InvalidRequest, LoadFailed
