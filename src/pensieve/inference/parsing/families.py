@@ -13,6 +13,7 @@ from pensieve.inference.parsing.grammar import (
     PYTHON_TAG,
     THINK_BRACKETS,
     THINK_TAGS,
+    THOUGHT_CHANNEL,
     TOOL_CALL_PIPES,
     TOOL_CALL_TAGS,
     TOOL_CALLS_BRACKETS,
@@ -39,7 +40,7 @@ def grammar_for(template: str, architecture: str) -> OutputGrammar:
 
 def _thinking(template: str) -> Span | None:
     # Closers, because some templates only take old thinking out and leave it to the model to open it.
-    return next((span for span in (THINK_TAGS, THINK_BRACKETS) if span.closer in template), None)
+    return next((span for span in (THINK_TAGS, THINK_BRACKETS, THOUGHT_CHANNEL) if span.closer in template), None)
 
 
 def _calls(template: str) -> tuple[CallSyntax, ...]:

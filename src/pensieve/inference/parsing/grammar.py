@@ -74,6 +74,7 @@ PLAIN = OutputGrammar()
 CHANNELS = OutputGrammar(style="channels")
 THINK_TAGS = Span("<think>", "</think>")
 THINK_BRACKETS = Span("[THINK]", "[/THINK]")
+THOUGHT_CHANNEL = Span("<|channel>thought\n", "<channel|>")
 
 TOOL_CALL_TAGS = CallSyntax("<tool_call>", "</tool_call>")
 TOOL_CALLS_BRACKETS = CallSyntax("[TOOL_CALLS]", arguments_mark="[ARGS]")
