@@ -42,8 +42,10 @@ HEADER_READ_BYTES = 2**16
 """Read from each file at the start: nearly every header is shorter."""
 
 MEASURED_BYTES = 64 * 2**20
+MIN_FREE_BYTES = 2 * 2**30
 PAUSE_SECONDS = 60.0
-"""Nothing is written for so long after the disk was full or failed."""
+
+CLOCK_STEP_NANOSECONDS = 1000
 
 
 class DiskStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,14 +66,24 @@ class DiskStats(msgspec.Struct, frozen=True, kw_only=True):
 class DiskTier:
     """The files of one model under `root`, in a folder named by the fingerprint of model, quantization and template.
 
-    At most `budget_bytes` of files, and never fewer than `min_free_bytes` left on the disk by writing one.
+    At most `budget_bytes` of files, and never fewer than `min_free_bytes` left on the disk by writing one. Nothing is
+    written for `pause_seconds` after the disk was full or failed.
     """
 
-    def __init__(self, root: Path, *, fingerprint: str, budget_bytes: int, min_free_bytes: int = 2 * 2**30) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        fingerprint: str,
+        budget_bytes: int,
+        min_free_bytes: int = MIN_FREE_BYTES,
+        pause_seconds: float = PAUSE_SECONDS,
+    ) -> None:
         self._folder = root / "".join(letter if letter.isalnum() else "-" for letter in fingerprint)[:100]
         self._fingerprint = fingerprint
         self._budget_bytes = budget_bytes
         self._min_free_bytes = min_free_bytes
+        self._pause_seconds = pause_seconds
         self.index = FileIndex()
         self.speeds = Speeds()
         self._order: OrderedDict[Path, StoredFile] = OrderedDict()
@@ -232,10 +244,13 @@ class DiskTier:
 
     def _use(self, file: StoredFile) -> None:
         """Note a use of a file and of all before it, the first block's last: so the oldest file can always go."""
-        for used in self.index.lineage(file):
+        now = time.time_ns()
+        for place, used in enumerate(self.index.lineage(file)):
             self._order.move_to_end(used.path)
+            # The clock of a file system may tick slower than this loop: the order must survive a restart.
+            used_at = now + place * CLOCK_STEP_NANOSECONDS
             with contextlib.suppress(OSError):
-                os.utime(used.path)
+                os.utime(used.path, ns=(used_at, used_at))
 
     def _make_room(self, num_bytes: int, *, spared: set[StoredFile] | None = None) -> bool:
         """Delete the files used least recently until so much more fits; False, and nothing goes, if it never could."""
@@ -300,8 +315,8 @@ class DiskTier:
         self._use(file)
 
     def _pause(self, problem: str) -> None:
-        log.warning("prefix cache: nothing is written to disk for %.0f s: %s", PAUSE_SECONDS, problem)
-        self._paused_until = time.monotonic() + PAUSE_SECONDS
+        log.warning("prefix cache: nothing is written to disk for %.0f s: %s", self._pause_seconds, problem)
+        self._paused_until = time.monotonic() + self._pause_seconds
 
 
 def _name(parent: bytes, digests: tuple[bytes, ...]) -> str:
