@@ -130,6 +130,6 @@ class Scheduler:
         """Whether somebody is reading a prompt with the same beginning, and has not come to where they part."""
         for reading in self._reading.values():
             end = min(len(tokens), reading.num_read + SHARED_TOKENS, len(reading.tokens))
-            if end > SHARED_TOKENS and tokens[:end] == reading.tokens[:end]:
+            if end >= SHARED_TOKENS and tokens[:end] == reading.tokens[:end]:
                 return True
         return False

@@ -1,0 +1,39 @@
+"""Tiny models for the engine's tests: each family written once a run, loaded once a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlx_lm.utils import load_model
+
+from tiny_models import make_tiny_model
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A folder with a tiny model of the family in float32, two layers; made once a run for each set of options."""
+    made: dict[tuple[Any, ...], Path] = {}
+
+    def folder(family: str, **options: Any) -> Path:
+        key = (family, *sorted(options.items()))
+        if key not in made:
+            made[key] = make_tiny_model(tmp_path_factory.mktemp(family), family, **options)
+        return made[key]
+
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model_of(folder_of: Callable[..., Path]) -> Callable[[str], Any]:
+    """The bare model of a family, whose arrays belong to the test's thread."""
+    loaded: dict[str, Any] = {}
+
+    def model(family: str) -> Any:
+        if family not in loaded:
+            loaded[family] = load_model(folder_of(family))[0]
+        return loaded[family]
+
+    return model
