@@ -60,6 +60,15 @@ def test_any_tokens_of_a_byte_vocabulary_stream_as_the_library_decodes_them(
     assert streamed(MlxTokenizer.open(folder), tokens) == library.decode(tokens, skip_special_tokens=False)
 
 
+@pytest.mark.parametrize("family", ["deepseek_v3", "gpt_oss", "phi3"])
+def test_every_token_alone_reads_as_the_library_decodes_it(tmp_path: Path, family: str) -> None:
+    """Special tokens with letters that stand for no byte included."""
+    make_tiny_model(tmp_path, family)
+    tokenizer, library = MlxTokenizer.open(tmp_path), Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    for token in range(tokenizer.num_tokens):
+        assert streamed(tokenizer, [token]) == library.decode([token], skip_special_tokens=False)
+
+
 @given(texts=st.lists(st.one_of(st.binary(min_size=1, max_size=1), st.text(max_size=3)), max_size=24))
 def test_byte_tokens_between_others_become_text_as_soon_as_they_are_whole(texts: list[bytes | str]) -> None:
     """Every prefix that ends in whole characters is said at once, and broken bytes cost one mark, not the rest."""
