@@ -95,6 +95,13 @@ def test_a_model_in_shards_weighs_all_of_them(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
+def test_a_whole_file_of_weights_needs_no_index(tmp_path: Path) -> None:
+    """One that was left over from the model in shards does not matter."""
+    write_folder(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "model-00001.safetensors"}}))
+    assert read_folder(tmp_path).weight_bytes == 488
+
+
 def test_missing_numbers_are_found_without_an_index() -> None:
     """A name that promises more parts than there are is not believed."""
     assert missing_shards(["model-00001-of-00003.safetensors", "model-00003-of-00003.safetensors"]) == (

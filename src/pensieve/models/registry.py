@@ -170,11 +170,12 @@ def _listed(folder: Path) -> list[Path]:
 
 
 def _num_bytes(folder: Path) -> int:
-    """Of all files in it; those that go while they are counted count nothing."""
+    """Of all files in it; what goes while it is counted counts nothing."""
     num_bytes = 0
-    for path in folder.rglob("*"):
-        with suppress(OSError):
-            num_bytes += path.lstat().st_size if path.is_file() else 0
+    with suppress(OSError):
+        for path in folder.rglob("*"):
+            with suppress(OSError):
+                num_bytes += path.lstat().st_size if path.is_file() else 0
     return num_bytes
 
 
