@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import mlx.core as mx
 import pytest
-from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache, make_prompt_cache
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache, make_prompt_cache
 from mlx_lm.utils import load_model
 
 from greedy import greedy, prompt, read
@@ -317,3 +321,81 @@ def test_a_window_goes_on_the_same_after_its_snapshot(chunks: list[int], keep: i
 def test_blocks_are_cut_at_whole_blocks() -> None:
     """The size others count on when they place boundaries."""
     assert BLOCK_TOKENS == 64
+
+
+def counted(tokens: list[int], num_sliding: int) -> list[Any]:
+    """Caches whose numbers tell which tokens came before, made without a model."""
+    sums = mx.cumsum(mx.array(tokens, dtype=mx.float32)).reshape(1, 1, len(tokens), 1)
+    cuttable, state = cast("Any", KVCache)(), cast("Any", ArraysCache)(1)
+    cuttable.update_and_fetch(sums, -sums)
+    state[0] = sums[:, 0, -1]
+    return [cuttable, *[state] * num_sliding]
+
+
+def settle(store: PrefixStore) -> None:
+    """Be idle until nothing waits any more."""
+    while store.idle():
+        pass
+
+
+def made_store(folder: str, num_states: int, budget_bytes: int) -> PrefixStore:
+    """A store of a model that does not exist, over a folder, on a slow machine."""
+    disk = DiskTier(Path(folder), fingerprint="f", budget_bytes=8000, min_free_bytes=0)
+    disk.speeds.note_prefill(100, 100.0)
+    kinds: list[Any] = [KVCache, *[lambda: ArraysCache(1)] * num_states]
+    return PrefixStore(
+        lambda: [kind() for kind in kinds], fingerprint="f", budget_bytes=budget_bytes, disk=disk, extent_blocks=3
+    )
+
+
+def fetch_true(store: PrefixStore, tokens: list[int], num_states: int, *, is_damaged: bool) -> None:
+    """Fetch a prefix and compare it with what its tokens make it; as long as the probe said, but for damage."""
+    expected = store.probe([*tokens, 1])
+    caches, found = store.fetch([*tokens, 1])
+    assert found == expected or (is_damaged and found < expected)
+    if found:
+        true = counted(tokens[:found], num_states)
+        assert mx.array_equal(caches[0].keys_and_values()[1], true[0].keys_and_values()[1])
+        assert all(mx.array_equal(mine[0], theirs[0]) for mine, theirs in zip(caches[1:], true[1:], strict=True))
+
+
+def damage_one(folder: str) -> None:
+    """Change the last byte of a file."""
+    for path in sorted(Path(folder).rglob("*.safetensors"))[:1]:
+        path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+
+
+steps = st.tuples(
+    st.sampled_from(["keep", "keep", "fetch", "fetch", "release", "idle", "restart", "damage"]),
+    st.lists(st.integers(1, 2), min_size=1, max_size=7),
+)
+
+
+@pytest.mark.parametrize("num_states", [0, 1])
+@settings(max_examples=30, deadline=None)
+@given(st.lists(steps, max_size=20), st.integers(600, 6000))
+def test_whatever_happens_only_true_prefixes_are_given_out(
+    num_states: int, steps: list[tuple[str, list[int]]], budget_bytes: int
+) -> None:
+    """Kept, fetched, evicted, restarted, damaged: a prefix is what its tokens make it, and the books balance."""
+    with TemporaryDirectory() as folder:
+        store, is_damaged = made_store(folder, num_states, budget_bytes), False
+        for what, kinds in steps:
+            tokens = [kind for kind in kinds for _ in range(BLOCK_TOKENS)]
+            match what:
+                case "keep":
+                    store.keep(tokens, counted(tokens, num_states))
+                case "fetch":
+                    fetch_true(store, tokens, num_states, is_damaged=is_damaged)
+                case "release":
+                    store.release(300)
+                case "idle":
+                    settle(store)
+                case "restart":
+                    store.close(flush_seconds=5)
+                    store = made_store(folder, num_states, budget_bytes)
+                case "damage":
+                    damage_one(folder)
+                    is_damaged = True
+            store.check_integrity()
+        store.close()
