@@ -16,6 +16,10 @@ import mlx.core as mx
 from pensieve.sampling.params import SamplingParams
 
 
+COLDEST = 1e-5
+"""A lower temperature is none: logits divided by it may overflow, and the likeliest token is all that is left."""
+
+
 class Report(NamedTuple):
     """Probabilities of one drawn token, as arrays that are not evaluated yet."""
 
@@ -52,6 +56,7 @@ class RowSampler:
 
         Ids outside the vocabulary are ignored.
         """
+        self._vocabulary_size = vocabulary_size
         self.temperature = params.temperature or 0.0
         self.top_k = min(params.top_k or vocabulary_size, vocabulary_size)
         self.top_p = 1.0 if params.top_p is None else params.top_p
@@ -66,12 +71,12 @@ class RowSampler:
     @property
     def is_greedy(self) -> bool:
         """The likeliest token is taken."""
-        return self.temperature <= 0.0
+        return self.temperature < COLDEST
 
     @property
     def is_filtered(self) -> bool:
         """Unlikely tokens are left out."""
-        return self.top_p < 1.0 or self.min_p > 0.0
+        return self.top_k < self._vocabulary_size or self.top_p < 1.0 or self.min_p > 0.0
 
     @property
     def changes_logits(self) -> bool:
@@ -117,12 +122,12 @@ class _Penalties:
         if prompt:
             seen[mx.array(list(prompt))] = True
         penalties = cls(repetition, presence, frequency, seen)
-        for token in outputs:
-            penalties.count(mx.array(token))
+        if outputs:
+            penalties.count(mx.array(list(outputs)))
         return penalties
 
-    def count(self, token: mx.array) -> None:
-        self._counts = self._counts.at[token].add(1.0)
+    def count(self, tokens: mx.array) -> None:
+        self._counts = self._counts.at[tokens].add(1.0)
 
     def apply(self, logits: mx.array) -> mx.array:
         if self._repetition != 1.0:
@@ -160,22 +165,49 @@ def _choose(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
 
 
 def _sample(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
-    """By inversion: the first candidate whose cumulated probability passes the row's random number."""
-    width = max(row.top_k for row in rows if not row.is_greedy)
-    candidates = None
-    if width < logits.shape[-1]:
-        candidates = mx.argpartition(-logits, kth=width - 1, axis=-1)[:, :width]
-        logits = mx.take_along_axis(logits, candidates, axis=-1)
-    if candidates is not None or any(row.is_filtered for row in rows):
-        order = mx.argsort(-logits, axis=-1)
-        logits = _filter(mx.take_along_axis(logits, order, axis=-1), rows)
-        candidates = order if candidates is None else mx.take_along_axis(candidates, order, axis=-1)
+    """By inversion: the first candidate whose cumulated probability passes the row's random number.
+
+    Rows that leave nothing out go through the vocabulary in its order, the others through theirs from the likeliest
+    down: which of the two a row does must depend on the row alone.
+    """
     temperatures = mx.array([[row.temperature or 1.0] for row in rows])
-    cumulated = mx.cumsum(mx.softmax(logits / temperatures, axis=-1), axis=-1)
-    thresholds = mx.array([[row.uniform()] if not row.is_greedy else [0.0] for row in rows]) * cumulated[:, -1:]
-    places = mx.minimum(mx.sum(cumulated <= thresholds, axis=-1, keepdims=True), logits.shape[-1] - 1)
-    chosen = places if candidates is None else mx.take_along_axis(candidates, places, axis=-1)
+    numbers = mx.array([[0.0 if row.is_greedy else row.uniform()] for row in rows])
+    drawn = [row for row in rows if not row.is_greedy]
+    if not any(row.is_filtered for row in drawn):
+        return _invert(logits, temperatures, numbers)[:, 0]
+    candidates = _candidates(logits, max(row.top_k for row in drawn if row.is_filtered))
+    filtered = _filter(mx.take_along_axis(logits, candidates, axis=-1), rows)
+    chosen = mx.take_along_axis(candidates, _invert(filtered, temperatures, numbers), axis=-1)
+    if not all(row.is_filtered for row in drawn):
+        are_filtered = mx.array([[row.is_filtered] for row in rows])
+        chosen = mx.where(are_filtered, chosen, _invert(logits, temperatures, numbers))
     return chosen[:, 0]
+
+
+def _invert(logits: mx.array, temperatures: mx.array, numbers: mx.array) -> mx.array:
+    """The places [B, 1] in logits [B, K] that random numbers [B, 1] mean."""
+    cumulated = mx.cumsum(mx.softmax(logits / temperatures, axis=-1), axis=-1)
+    places = mx.sum(cumulated <= numbers * cumulated[:, -1:], axis=-1, keepdims=True)
+    return mx.minimum(places, logits.shape[-1] - 1).astype(mx.uint32)
+
+
+def _candidates(logits: mx.array, width: int) -> mx.array:
+    """The `width` likeliest tokens [B, width], in falling order; of equally likely ones the lower id comes first."""
+    keys = _keys(logits)
+    if width >= logits.shape[-1]:
+        return mx.argsort(keys, axis=-1)
+    best = mx.argpartition(keys, kth=width - 1, axis=-1)[:, :width]
+    return mx.take_along_axis(best, mx.argsort(mx.take_along_axis(keys, best, axis=-1), axis=-1), axis=-1)
+
+
+def _keys(logits: mx.array) -> mx.array:
+    """Numbers that sort logits in falling order. On a CPU they hold the id as well, since its partition leaves open
+    which of equal ones it takes, and half-precision models make many; the GPUs' is a stable sort."""
+    if mx.default_device() != mx.Device(mx.cpu):
+        return -logits
+    bits = (logits + 0.0).view(mx.int32)  # adding turns -0.0 into 0.0
+    ordered = mx.where(bits < 0, bits ^ 0x7FFFFFFF, bits).astype(mx.int64)
+    return mx.arange(logits.shape[-1], dtype=mx.int64) - ordered * 2**32
 
 
 def _filter(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
