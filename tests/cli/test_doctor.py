@@ -15,7 +15,12 @@ from hypothesis import strategies as st
 
 from pensieve.cli.checkup import (
     Cost,
+    DeviceFacts,
+    EngineFacts,
     MachineFacts,
+    MemoryFacts,
+    ModelFacts,
+    Problem,
     Report,
     Room,
     engines_of,
@@ -201,3 +206,11 @@ def test_a_name_with_control_characters_cannot_reach_the_terminal() -> None:
     """Whatever a chip, a card or a model calls itself."""
     facts = MachineFacts(chip="\x1b[31mred", num_cores=1, architecture="x", system="s", python="3")
     assert "\x1b" not in "\n".join(page(msgspec.structs.replace(examine(), machine=facts), 60))
+
+
+def test_the_page_in_the_docs_names_every_field() -> None:
+    """JSON that programs read is documented whole."""
+    documented = (REPOSITORY / "docs" / "doctor.md").read_text()
+    for kind in (Report, MachineFacts, MemoryFacts, DeviceFacts, DeviceMemory, EngineFacts, ModelFacts, Problem):
+        missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in documented]
+        assert missing == [], kind.__name__
