@@ -62,7 +62,7 @@ async def test_health_tells_how_the_server_is(live: Live) -> None:
     health = response.json()
     assert health["status"] == "healthy"
     assert set(health["memory"]) == {"status", "available_gb", "accepting_requests"}
-    assert health["model"] == {"name": "scripted", "state": "ready", "context_tokens": 32_768}
+    assert health["model"] == {"name": "scripted", "state": "ready", "context_tokens": 32_768, "engine": "script"}
     assert health["requests"] == {"received": 2, "completed": 1, "failed": 0, "disconnected": 0, "running": 1}
     assert "secret" not in response.text
     assert "/" not in response.text

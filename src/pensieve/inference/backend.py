@@ -23,6 +23,8 @@ class Limits(msgspec.Struct, frozen=True):
     max_output_tokens: int
     capabilities: tuple[Capability, ...] = ()
     is_planned: bool = False
+    engine: str = ""
+    """Which engine answers and in which form the weights are held, in words for people."""
 
 
 class Backend(Protocol):

@@ -140,7 +140,9 @@ class ScriptedBackend:
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
         script = self.script
-        return Limits(script.model, script.context_tokens, script.max_output_tokens, script.capabilities)
+        return Limits(
+            script.model, script.context_tokens, script.max_output_tokens, script.capabilities, engine="script"
+        )
 
     async def aclose(self) -> None:
         """See `Backend.aclose`; nothing is held."""

@@ -123,7 +123,8 @@ class Health(Endpoint):
         facts: dict[str, Json] = {"name": self.router.specs[0].name, "state": self.router.state}
         try:
             async with asyncio.timeout(LIMITS_SECONDS):
-                return facts | {"context_tokens": (await self.router.limits()).context_tokens}
+                limits = await self.router.limits()
+                return facts | {"context_tokens": limits.context_tokens, "engine": limits.engine}
         except (PensieveError, TimeoutError):
             return facts
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pensieve.errors import PensieveError
-from pensieve.generation import Finished, GenerationEvent, Started, Usage
+from pensieve.generation import Finished, GenerationEvent, Started, Timings, Usage
 
 log = logging.getLogger("pensieve.server")
 
@@ -44,6 +44,7 @@ class RequestRecord:
     """Of the response; 0 before it begins."""
     model: str = ""
     usage: Usage | None = None
+    timings: Timings | None = None
     error_code: str = ""
     is_disconnected: bool = False
 
@@ -52,7 +53,7 @@ class RequestRecord:
         if isinstance(event, Started):
             self.usage = Usage(event.prompt_tokens, event.cached_tokens)
         elif isinstance(event, Finished):
-            self.usage = event.usage
+            self.usage, self.timings = event.usage, event.timings
 
     def line(self) -> str:
         """The access log's line: no query string, no prompt text, no key."""
@@ -62,9 +63,23 @@ class RequestRecord:
         if self.usage is not None:
             usage = self.usage
             words.append(f"prompt={usage.prompt_tokens} cached={usage.cached_tokens} out={usage.completion_tokens}")
+            words += _speeds(self.timings, usage) if self.timings is not None else []
         words += [f"error={self.error_code}"] if self.error_code else []
         words += ["disconnected"] if self.is_disconnected else []
         return " ".join([*words, self.id])
+
+
+def _speeds(timings: Timings, usage: Usage) -> list[str]:
+    """The measures of one generation: milliseconds, tokens per second, and the engine's peak memory."""
+    words = [f"queue={timings.queue_seconds * 1000:.0f}ms", f"first={timings.time_to_first_token_seconds * 1000:.0f}ms"]
+    read_tokens, spoken_tokens = usage.prompt_tokens - usage.cached_tokens, usage.completion_tokens - 1
+    if timings.prefill_seconds > 0:
+        words.append(f"prefill={read_tokens / timings.prefill_seconds:.0f}tok/s")
+    if timings.decode_seconds > 0 and spoken_tokens > 0:
+        words.append(f"decode={spoken_tokens / timings.decode_seconds:.1f}tok/s")
+    if timings.peak_memory_bytes:
+        words.append(f"peak={timings.peak_memory_bytes / 1e9:.2f}GB")
+    return words
 
 
 def record_of(scope: Any) -> RequestRecord:

@@ -39,7 +39,7 @@ class LlamaCppBackend:
         """Load the model. Blocks for seconds to minutes; raises `LoadFailed`."""
         header = read_gguf(Path(spec.location))
         sizes = sizing.choose(spec, settings, available_bytes=read_memory().available_bytes or 0)
-        self._limits = Limits(spec.name, sizes.context_tokens, sizes.context_tokens)
+        self._limits = Limits(spec.name, sizes.context_tokens, sizes.context_tokens, engine="llama.cpp")
         self._engine = Engine(spec, sizes, settings.llamacpp)
         self._tokenizer = EngineTokenizer(self._engine.socket_path, self._engine.key)
         self._renderer = PromptRenderer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from pensieve.generation import Finished, FinishReason, GenerationEvent, PromptProgress, Started, TextDelta, Usage
+from pensieve.inference.clock import Clock
 from pensieve.inference.delivery import Inbox
 from pensieve.inference.llamacpp.engine import Chunk
 from pensieve.inference.parsing.stops import StopMatcher
@@ -51,6 +52,7 @@ class Sequence:
         self._tokens_before = 0
         self._tokens_now = 0
         self._is_flowing = False
+        self._clock = Clock()
 
     @property
     def completion_tokens(self) -> int:
@@ -94,6 +96,7 @@ class Sequence:
             return [self._progress(chunk.cached_tokens, chunk.processed_tokens)]
         self._tokens_now = max(self._tokens_now, chunk.completion_tokens)
         self.text += chunk.text
+        self._clock.speak()
         shown = self._stops.feed(chunk.text)
         if chunk.finish:
             shown += self._stops.flush()
@@ -105,6 +108,7 @@ class Sequence:
 
     def _progress(self, cached_tokens: int, processed_tokens: int) -> GenerationEvent:
         if self._cached_tokens is None:
+            self._clock.begin()
             self._cached_tokens = cached_tokens
             return Started(len(self.prompt), cached_tokens)
         return PromptProgress(min(processed_tokens, len(self.prompt)), len(self.prompt))
@@ -115,4 +119,4 @@ class Sequence:
             matched, finish = None, "stop"
         reason: FinishReason = "stop" if finish == "stop" else self._reason_at_max
         usage = Usage(len(self.prompt), self._cached_tokens or 0, self.completion_tokens)
-        return Finished("stop_string" if matched is not None else reason, usage, matched)
+        return Finished("stop_string" if matched is not None else reason, usage, matched, self._clock.timings())

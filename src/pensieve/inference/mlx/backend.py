@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 import secrets
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -19,8 +18,7 @@ from pensieve.inference.backend import Limits
 from pensieve.inference.context import context_tokens
 from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.mlx.engine import Engine, Machine
-from pensieve.inference.mlx.loader import LoadedModel
-from pensieve.inference.mlx.machine import build
+from pensieve.inference.mlx.machine import Built, build
 from pensieve.inference.mlx.reply import Reply
 from pensieve.inference.mlx.sequence import Item, Task
 from pensieve.inference.parsing.families import grammar_for
@@ -32,8 +30,6 @@ from pensieve.prompts.prompt import PromptRenderer
 from pensieve.prompts.template import ChatTemplate
 from pensieve.sampling.params import merge
 
-log = logging.getLogger(__name__)
-
 TAIL_TOKENS = 64
 """The end of a prompt, which tells what of the answer's markup it has opened already."""
 
@@ -44,7 +40,7 @@ class MlxBackend:
     def __init__(self, spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> None:
         """Load the model. Blocks for seconds to minutes; raises `LoadFailed`."""
         self._engine = Engine(max_rows=settings.mlx.parallel, queue_limit=settings.worker.queue_limit)
-        self._loaded = self._start(spec, settings, state_folder)
+        self._loaded, description = self._start(spec, settings, state_folder)
         self._tokenizer = self._loaded.tokenizer
         template = ChatTemplate(
             self._loaded.chat_template, bos_token=self._tokenizer.bos_token, eos_token=self._tokenizer.eos_token
@@ -53,7 +49,7 @@ class MlxBackend:
         self._renderer = PromptRenderer(template, self._tokenizer, added_bos=added_bos)
         self._grammar = grammar_for(self._loaded.chat_template, spec.architecture)
         context = min(context_tokens(spec, settings.model), self._loaded.context_tokens)
-        self._limits = Limits(spec.name, context, context)
+        self._limits = Limits(spec.name, context, context, engine=description)
         self._sampling = sampling_defaults(settings.generation)
         self._text = RenderThread(queue_limit=settings.worker.queue_limit)
         self._ids = itertools.count(1)
@@ -88,17 +84,17 @@ class MlxBackend:
         await asyncio.to_thread(self._engine.stop)
         self._text.close()
 
-    def _start(self, spec: ModelSpec, settings: Settings, state_folder: Path | None) -> LoadedModel:
-        loaded: list[LoadedModel] = []
+    def _start(self, spec: ModelSpec, settings: Settings, state_folder: Path | None) -> Built:
+        """Start the engine; what comes back holds no arrays."""
+        kept: list[Built] = []
 
         def make() -> Machine:
-            built = build(spec, settings, state_folder)
-            loaded.append(built.loaded)
-            log.info("%s", built.description)
-            return built.machine
+            machine, built = build(spec, settings, state_folder)
+            kept.append(built)
+            return machine
 
         self._engine.start(make)
-        return loaded[0]
+        return kept[0]
 
     async def _render(self, request: GenerationRequest) -> list[int]:
         _refuse_unsupported(request)

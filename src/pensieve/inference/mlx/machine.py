@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,13 +21,10 @@ from pensieve.inference.mlx.probe import measure_shape, measure_transient, read_
 from pensieve.inference.mlx.runner import Runner
 from pensieve.models.spec import ModelSpec
 
-log = logging.getLogger(__name__)
-
 
 class Built(NamedTuple):
-    """The machine, and what others may know of the model it runs."""
+    """What other threads may know of the model: `loaded` is without its arrays here."""
 
-    machine: Machine
     loaded: LoadedModel
     description: str
 
@@ -41,8 +38,11 @@ CACHE_SHARE = 0.25
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096, "metal": 2048}
 """Tokens of a prompt read at once: from there on, more are not faster."""
 
+WARM_ROWS = (1, 2, 4, 8, 16, 32)
+"""Numbers of answers whose first step is taken at load: on a GPU it compiles kernels, for seconds."""
 
-def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> Built:
+
+def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tuple[Machine, Built]:
     """Load the model and measure it. Runs on the engine thread, for seconds to minutes; raises `LoadFailed`."""
     wanted = settings.mlx
     if wanted.device == "cpu":
@@ -52,24 +52,24 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> Bui
         weights.keep_kernels(state_folder / "kernels")
     loaded = load(spec, settings)
     model, form = _formed(loaded, device, settings)
+    loaded = dataclasses.replace(loaded, model=None)
+    chunk_tokens = wanted.prefill_tokens or CHUNK_TOKENS[device.kind]
+    if device.kind != "cpu":
+        weights.warm_up(model, lambda: make_caches(model), prefill_tokens=chunk_tokens, num_rows=WARM_ROWS)
     available_bytes = _available_bytes(device)
     free_bytes = max(0, available_bytes())
     cache_bytes = int(free_bytes * CACHE_SHARE) if wanted.prefix_cache_mib is None else wanted.prefix_cache_mib * 2**20
-
-    def new_caches() -> list[object]:
-        return make_caches(loaded.model)
-
     machine = Machine(
-        runner=Runner(model, new_caches),
-        store=PrefixStore(new_caches, fingerprint=loaded.fingerprint, budget_bytes=cache_bytes),
-        shape=measure_shape(model, new_caches),
+        runner=Runner(model, lambda: make_caches(model)),
+        store=PrefixStore(lambda: make_caches(model), fingerprint=loaded.fingerprint, budget_bytes=cache_bytes),
+        shape=measure_shape(model, lambda: make_caches(model)),
         transient=measure_transient(loaded.config, device=device, element_bytes=4 if device.kind == "cpu" else 2),
         vocabulary_size=loaded.vocabulary_size,
-        chunk_tokens=wanted.prefill_tokens or CHUNK_TOKENS[device.kind],
+        chunk_tokens=chunk_tokens,
         available_bytes=available_bytes,
         reserve_bytes=min(RESERVE_BYTES, free_bytes // 8),
     )
-    return Built(machine, loaded, f"MLX on {device.kind}, weights {form}")
+    return machine, Built(loaded, f"MLX on {device.kind}, weights {form}")
 
 
 def _formed(loaded: LoadedModel, device: MlxDevice, settings: Settings) -> tuple[weights.Model, str]:
@@ -82,7 +82,11 @@ def _formed(loaded: LoadedModel, device: MlxDevice, settings: Settings) -> tuple
         available_bytes=_available_bytes(device)(),
         forced=settings.mlx.weights,
     )
-    return weights.with_policy(loaded.model, decision.policy), f"{decision.policy}: {decision.reason}"
+    model = weights.with_policy(loaded.model, decision.policy)
+    if isinstance(model, weights.DualModel) and device.kind == "cuda":
+        model.dense_from_tokens = weights.dense_from(weights.measure_steps(model, lambda: make_caches(model)))
+        return model, f"dual: {decision.reason}; dense from {model.dense_from_tokens} tokens a step"
+    return model, f"{decision.policy}: {decision.reason}"
 
 
 def _available_bytes(device: MlxDevice) -> Callable[[], int]:

@@ -6,7 +6,6 @@ What crosses to the event loop are the items below: frozen, plain numbers.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ import msgspec
 
 from pensieve.errors import PensieveError
 from pensieve.generation import FinishReason, Timings
+from pensieve.inference.clock import Clock
 from pensieve.inference.mlx.runner import Probabilities
 from pensieve.sampling.params import SamplingParams
 
@@ -83,7 +83,7 @@ class Sequence:
         self.needed_bytes = 0
         self.num_failures = 0
         self._sink = sink
-        self._clock = _Clock()
+        self._clock = Clock()
         self._flows = False
 
     @property
@@ -104,8 +104,8 @@ class Sequence:
     def begin(self, cached_tokens: int) -> None:
         """It was admitted, perhaps not for the first time."""
         self.num_read = cached_tokens
-        if self._clock.began is None:
-            self._clock.began = time.monotonic()
+        if not self._clock.has_begun:
+            self._clock.begin()
             self._sink(Began(cached_tokens), True)
 
     def read(self, num_tokens: int) -> None:
@@ -117,14 +117,13 @@ class Sequence:
     def speak(self, token: int, probabilities: Probabilities | None) -> None:
         """It made a token. The first is urgent; what follows is paced."""
         self.outputs.append(token)
-        if self._clock.spoke is None:
-            self._clock.spoke = time.monotonic()
+        self._clock.speak()
         self._sink(Spoke(token, probabilities), not self._flows)
         self._flows = True
 
     def end(self, reason: FinishReason, *, peak_memory_bytes: int) -> None:
         """It is done."""
-        self._sink(Ended(reason, self._clock.timings(peak_memory_bytes)), True)
+        self._sink(Ended(reason, self._clock.timings(peak_memory_bytes=peak_memory_bytes)), True)
 
     def fail(self, error: PensieveError) -> None:
         """It cannot go on."""
@@ -134,24 +133,3 @@ class Sequence:
         """Let go of what it holds; all it has said stays."""
         self.caches = []
         self.num_read = 0
-
-
-class _Clock:
-    """When a sequence came to each stage."""
-
-    def __init__(self) -> None:
-        self.arrived = time.monotonic()
-        self.began: float | None = None
-        self.spoke: float | None = None
-
-    def timings(self, peak_memory_bytes: int) -> Timings:
-        now = time.monotonic()
-        began = self.began if self.began is not None else now
-        spoke = self.spoke if self.spoke is not None else now
-        return Timings(
-            queue_seconds=began - self.arrived,
-            prefill_seconds=spoke - began,
-            decode_seconds=now - spoke,
-            time_to_first_token_seconds=spoke - self.arrived,
-            peak_memory_bytes=peak_memory_bytes,
-        )

@@ -125,7 +125,8 @@ class WorkerBackend:
         began = time.monotonic()
         log.info("loading %s", self._spec.name)
         worker = await WorkerProcess.start(self._spec, self._settings, self._state_folder)
-        log.info("loaded %s in %.1f s", self._spec.name, time.monotonic() - began)
+        seconds, engine = time.monotonic() - began, worker.limits.engine
+        log.info("loaded %s in %.1f s%s", self._spec.name, seconds, f" ({engine})" if engine else "")
         return worker
 
     async def _bury(self) -> None:
