@@ -7,6 +7,7 @@ prompts helps either side. Results are written after each round, so that a run t
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator
@@ -159,12 +160,11 @@ def roofline_of(shape: str, folder: Path, facts: dict[str, Any]) -> Roofline:
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=SHAPES, default="phi-3-mini")
-    parser.add_argument("--tiny", action="store_true", help="tiny shape and few tokens, to try it on a CPU")
+    parser.add_argument("--shape", choices=SHAPES, help="default: phi-3-mini on a GPU, tiny-phi-3 on a CPU")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=540.0, help="start no round that would end later")
     parser.add_argument("--folder", type=Path, help="where the model is made, or is already")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
     parser.add_argument("--weights", default="auto", help="our weight policy: auto, quantized, dual, dense")
     return parser.parse_args()
 
@@ -173,22 +173,30 @@ def main() -> None:
     """Make the model, start both servers, take turns, print and write."""
     began = time.perf_counter()
     arguments = parsed()
-    shape = "tiny-phi-3" if arguments.tiny else arguments.shape
-    scenarios = TINY if arguments.tiny else SCENARIOS
+    facts = machine.measured()
+    shape = arguments.shape or ("phi-3-mini" if facts["kind"] == "gpu" else "tiny-phi-3")
     with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
         home = Path(temporary)
         model = rivals.made_model(shape, arguments.folder or home / shape)
-        facts = machine.measured()
-        print(f"{shape} ({LABEL}) made, machine measured, {time.perf_counter() - began:.0f} s: {facts}")
-        environment = {"PENSIEVE_MLX_WEIGHTS": arguments.weights}
+        print(f"{shape} ({LABEL}) made, machine measured, {time.perf_counter() - began:.0f} s: {facts}", flush=True)
+        stack.callback(keep_logs, home, arguments.out)
+        environment = {"PENSIEVE_MLX_WEIGHTS": arguments.weights, "PENSIEVE_LOG_LEVEL": "debug"}
         servers = [
-            stack.enter_context(rivals.pensieve(model, arguments.out / "logs", name=OURS, **environment)),
-            stack.enter_context(rivals.mlx_lm(model, arguments.out / "logs")),
+            stack.enter_context(rivals.pensieve(model, home / "ours", name=OURS, **environment)),
+            stack.enter_context(rivals.mlx_lm(model, home / "theirs")),
         ]
         first = {server.name: server.ask(prompt(16, 1), 2).first_seconds for server in servers}
-        print(f"first answers (ours with its load), {time.perf_counter() - began:.0f} s: {first}")
+        print(f"first answers (ours with its load), {time.perf_counter() - began:.0f} s: {first}", flush=True)
         known = {"shape": shape, "label": LABEL, "machine": facts, "first_answer_seconds": first}
+        scenarios = TINY if shape.startswith("tiny") else SCENARIOS
         compare(arguments, scenarios, servers, roofline_of(shape, model, facts), known, began)
+
+
+def keep_logs(home: Path, out: Path) -> None:
+    """Copy both servers' logs beside the results."""
+    out.mkdir(parents=True, exist_ok=True)
+    for log in home.rglob("*.log"):
+        shutil.copy(log, out / log.name)
 
 
 def compare(
@@ -220,7 +228,7 @@ def compare(
             f"\nround {fresh[0].round_number} done, {now - began:.0f} s"
             + ("" if fresh[0].round_number else " (warm-up)")
         )
-        print(text)
+        print(text, flush=True)
         if now - began + (now - round_began) > arguments.seconds:
             print("no time for another round")
             break

@@ -84,7 +84,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="tiny-phi-3")
     parser.add_argument("--tokens", type=int, default=16_000)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the model is made, or is already")
     parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
     arguments = parser.parse_args()
