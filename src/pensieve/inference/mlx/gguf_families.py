@@ -20,6 +20,7 @@ MAX_LAYERS: Final = 1_000
 MAX_VOCABULARY: Final = 2**22
 MAX_CONTEXT: Final = 2**31
 _CURVE_TOLERANCE: Final = 1e-4
+_ATTENTION_TOLERANCE: Final = 1e-2
 
 Config = dict[str, Any]
 Names = Mapping[str, tuple[str, tuple[str, ...]]]
@@ -280,6 +281,7 @@ def _scaling(container: Container, shape: Shape, curves: Mapping[str, list[float
     if any(len(curve) != shape.rotated // 2 for curve in curves.values()):
         raise LoadFailed("its factors of rotary embeddings are not one for each pair: download it again", model)
     if "rope_factors_long.weight" in curves:
+        _check_attention_factor(container, shape, original, model)
         return _long(curves, original)
     if "rope_freqs.weight" in curves:
         return {"rope_scaling": _llama3(container, shape, curves["rope_freqs.weight"], model)}
@@ -298,11 +300,20 @@ def _long(curves: Mapping[str, list[float]], original: int) -> Config:
     return {"original_max_position_embeddings": original, "rope_scaling": scaling}
 
 
+def _check_attention_factor(container: Container, shape: Shape, original: int, model: str) -> None:
+    """mlx-lm's Phi-3 works the factor out from both contexts: sqrt(1 + ln(scale) / ln(original))."""
+    found = container.decimal(f"{shape.architecture}.rope.scaling.attn_factor")
+    scale = max(shape.context / original, 1.0)
+    expected = math.sqrt(1.0 + math.log(scale) / math.log(max(original, 2)))
+    if found is not None and not math.isclose(found, expected, rel_tol=_ATTENTION_TOLERANCE):
+        raise refusal(f"it scales attention by {found:.3f}, {expected:.3f} is what Phi-3 takes for its context", model)
+
+
 def _llama3(container: Container, shape: Shape, curve: list[float], model: str) -> Config:
     """The numbers of Llama 3.1's stretching that give this curve; every release so far has these three."""
     base = container.decimal(f"{shape.architecture}.rope.freq_base") or 10_000.0
     scaling: Config = {"factor": max(curve), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-    original = 8_192
+    original = container.number(f"{shape.architecture}.rope.scaling.original_context_length") or 8_192
     for pair, found in enumerate(curve):
         wavelength = 2 * math.pi * base ** (2 * pair / shape.rotated)
         smooth = min(max((original / wavelength - 1.0) / 3.0, 0.0), 1.0)

@@ -57,5 +57,4 @@ def _surprise(model: Any, caches: list[Any], chunk: Sequence[int]) -> float:
     read, scored = mx.array(list(chunk[:-1])), mx.array(list(chunk[1:]))
     logits = model(read[None], cache=caches)[0].astype(mx.float32)
     likely = mx.take_along_axis(logits, scored[:, None], axis=-1)[:, 0] - mx.logsumexp(logits, axis=-1)
-    found: float = -likely.sum().tolist()
-    return found
+    return -float(likely.sum())
