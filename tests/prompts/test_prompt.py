@@ -15,7 +15,7 @@ from pensieve.prompts.markers import MarkerGuard
 from pensieve.prompts.prompt import PromptRenderer, options_for
 from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions
 
-MARKERS = {"<s>": True, "<|user|>": True, "<|end|>": True, "<think>": False, "<b>": False, "  ": False}
+MARKERS = {"<s>": True, "<|user|>": True, "<|end|>": True, "<think>": False, "<b>": False, "  ": False, "<<s>": True}
 FIRST = 0x110000
 """The number of the first marker: one behind the last character's."""
 SOURCE = (
@@ -76,8 +76,17 @@ def test_no_marker_of_a_message_gets_through(text: str) -> None:
 
 def test_what_the_model_said_keeps_its_markers() -> None:
     """Templates look for them there."""
-    chat, hidden = MarkerGuard(["<think>"]).hide([{"role": "assistant", "content": "<think>hm"}])
-    assert (chat, hidden) == ([{"role": "assistant", "content": "<think>hm"}], {})
+    chat, hidden = MarkerGuard(["<think>"]).hide(
+        [{"role": role, "content": "<think>"} for role in ("user", "assistant")]
+    )
+    assert [hidden.get(message["content"], message["content"]) for message in chat] == ["<think>", "<think>"]
+    assert chat[1]["content"] == "<think>" != chat[0]["content"]
+
+
+def test_a_template_that_writes_the_first_marker_gets_no_second_one() -> None:
+    """Two of them cost quality."""
+    renderer = PromptRenderer(ChatTemplate("{{ bos_token }}x", bos_token="<s>"), TOKENIZER, added_bos="<s>")
+    assert renderer.render((say("user", "y"),)) == [FIRST, ord("x")]
 
 
 def test_messages_that_leave_no_private_character_are_refused() -> None:

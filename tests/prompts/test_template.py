@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pensieve.errors import BackendFailure, InvalidRequest
-from pensieve.prompts.template import ChatTemplate
+from pensieve.prompts.template import ChatTemplate, TemplateOptions
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
@@ -32,6 +32,16 @@ def test_the_dialect_of_the_field_is_there() -> None:
         "{% endfor %}{% generation %}g{% endgeneration %}{{ strftime_now('%H:%M') }}"
     )
     assert ChatTemplate(source, bos_token="<s>").render([USER]) == '<s>{"a": "<é>"}1g00:00'
+
+
+def test_templates_are_told_of_thinking_by_the_names_they_know() -> None:
+    """What is left to the template is not defined for it."""
+    template = ChatTemplate(
+        "{{ enable_thinking is defined }} {{ enable_thinking }} {{ thinking }} {{ reasoning_effort }}"
+    )
+    assert template.render([USER], options=TemplateOptions(is_thinking=True)) == "True True True "
+    assert template.render([USER]) == "True False False low"
+    assert template.render([USER], options=TemplateOptions()) == "False   "
 
 
 def test_a_refusal_of_the_template_is_the_clients_to_mend() -> None:

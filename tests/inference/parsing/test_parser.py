@@ -62,7 +62,7 @@ def test_an_answer_that_is_cut_anywhere_is_understood_up_to_there(transcript: Tr
 
 
 @given(GRAMMARS, OUTPUTS, CUTS)
-@example(HARMONY, ' to=functions.a<|message|>{"a": 1}\nfinal', [])
+@example(HARMONY, ' to=functions.a<|message|>{"a": 1}\nit is final', [])
 def test_chunk_boundaries_change_nothing(grammar: OutputGrammar, text: str, cuts: list[int]) -> None:
     """Any output, malformed or not: the same parts and the same ending, whole, in pieces and byte by byte."""
     whole = Play(grammar, [text], ("STOP",))
@@ -89,6 +89,30 @@ def test_a_broken_call_in_a_channel_becomes_text_with_its_recipient() -> None:
     """The header's markers are left out: in the next prompt they would be markers again."""
     said = Play(HARMONY, ["<|channel|>commentary to=functions.a json<|message|>{oops}<|call|>"])
     assert said.text == "to=functions.a {oops}"
+
+
+def test_a_recipient_that_is_no_tool_of_ours_makes_no_call() -> None:
+    """Not even in the thinking channel: it is shown with what it was sent."""
+    said = Play(HARMONY, ["<|channel|>analysis to=python code<|message|>print(1)<|call|>"])
+    assert (said.thinking, said.text, said.calls) == ("", "to=python print(1)", [])
+
+
+def test_what_follows_a_call_in_place_of_its_closer_is_text() -> None:
+    """The call was complete; the rest is shown as it is."""
+    said = Play(HERMES, '<tool_call>{"name": "a"}</tool_x> and on')
+    assert (said.calls, said.text) == ([("a", {})], "</tool_x> and on")
+
+
+def test_a_body_that_is_cut_before_it_was_marked_stays_in_its_channel() -> None:
+    """What is not part of the header was said."""
+    said = Play(HARMONY, "<|channel|>analysis We should")
+    assert (said.thinking, said.text) == ("We should", "")
+
+
+def test_empty_thinking_is_no_event() -> None:
+    """Templates write an empty block where thinking is off, and models repeat it."""
+    assert Play(HERMES, "<think>\n\n</think>\n\n").events == []
+    assert Play(HARMONY, "<|channel|>analysis<|message|><|end|>").events == []
 
 
 def test_arguments_are_handed_on_as_they_are_written() -> None:
@@ -143,5 +167,6 @@ def test_a_prefilled_answer_goes_on_where_the_prompt_ended() -> None:
     """The prompt's own header counts, its text is not said again."""
     grammar = HARMONY.after("<|start|>assistant<|channel|>final<|message|>So", has_tools=True)
     assert Play(grammar, [" it is.<|return|>"]).text == " it is."
+    assert HARMONY.after("<|start|>user<|message|>So?<|end|>", has_tools=True).opening == ""
     assert HERMES.after("<|im_start|>assistant\n<think>\n", has_tools=True).starts_in_thinking
     assert not HERMES.after("<think>\n\n</think>\n\n", has_tools=True).starts_in_thinking

@@ -80,14 +80,13 @@ class ChannelParser:
         return is_found
 
     def _in_header(self, marker: str) -> None:
-        match marker:
-            case "<|channel|>" | "<|constrain|>":
-                self._header += marker
-            case "<|message|>":
-                self._begin_body()
-            case _:
-                self._lose_header()
-                self._end()
+        if marker in {CHANNEL, CONSTRAIN}:
+            self._header += marker
+        elif marker == MESSAGE:
+            self._begin_body()
+        else:
+            self._lose_header()
+            self._end()
 
     def _is_header(self, header: str) -> bool:
         """Whether this can still become a header."""

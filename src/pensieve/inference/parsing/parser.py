@@ -1,7 +1,7 @@
 """The one parser of model output: chunks of text in, generation events out, whatever the grammar and the cuts.
 
-Text arrives with the vocabulary's markers visible; no marker, and no beginning of one, is ever shown. Knows no
-engine: whoever feeds it ends the text with `flush`.
+Text arrives with the vocabulary's markers visible; what may be the beginning of one waits until that is decided. Knows
+no engine: whoever feeds it ends the text with `flush`.
 """
 
 from __future__ import annotations
