@@ -122,6 +122,17 @@ def test_more_memory_never_decides_worse(
     assert before <= after
 
 
+@pytest.mark.parametrize("withheld", ["reserve_bytes", "committed_bytes"])
+def test_what_is_reserved_or_promised_is_not_given_out(withheld: str) -> None:
+    """A sequence that fits to the byte is refused when one byte of that is kept back or was promised to another."""
+    need, shape = Need(prompt_tokens=100), CacheShape.uniform(1000)
+    price = needed_bytes(need, shape=shape, transient=None, chunk_tokens=100)
+    exact = Budget(available_bytes=price)
+    assert decide(need, exact, shape=shape, transient=None, chunk_tokens=100) == Admit(100, price)
+    short = msgspec.structs.replace(exact, **{withheld: 1})
+    assert isinstance(decide(need, short, shape=shape, transient=None, chunk_tokens=100), Refuse)
+
+
 def test_the_chunk_shrinks_before_a_sequence_is_refused() -> None:
     """With less and less memory, the same prompt is read in smaller chunks and refused only after the smallest."""
     need = Need(prompt_tokens=32_768)

@@ -261,11 +261,11 @@ def needed_bytes(
     # The prompt is read in a row of its own; joining the batch pads that row too.
     row = max(shape.prefill_cache_bytes(total_tokens, chunk_tokens), shape.cache_bytes(longest_tokens))
     growth = shape.growth_bytes(num_rows, longest_tokens)
-    if transient is None:
-        return row + padding + growth
-    prefill = transient.prefill_bytes(chunk_tokens, shape.span_tokens(need.prompt_tokens, chunk_tokens))
-    decode = transient.decode_bytes(num_rows, shape.span_tokens(longest_tokens, 1))
-    return row + padding + growth + max(prefill, decode)
+    scratch = 0
+    if transient is not None:
+        prefill = transient.prefill_bytes(chunk_tokens, shape.span_tokens(need.prompt_tokens, chunk_tokens))
+        scratch = max(prefill, transient.decode_bytes(num_rows, shape.span_tokens(longest_tokens, 1)))
+    return row + padding + growth + scratch
 
 
 def chunk_sizes(preferred_tokens: int) -> Iterator[int]:
