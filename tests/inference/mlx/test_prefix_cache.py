@@ -44,7 +44,7 @@ def keep(books: PrefixIndex, path: Path, *, boundary_bytes: int = 0) -> int | No
     if count is None:
         return None
     needed = books.num_bytes + count * 10 + added - books.budget_bytes
-    for entry in books.victims(needed, spared=match.path):
+    for entry in books.victims(needed):
         books.remove(entry)
     books.append(match, names[match.num_blocks : match.num_blocks + count], block_bytes=10)
     if needs_boundary:
@@ -80,11 +80,13 @@ def test_prompts_share_their_first_blocks_wherever_they_part() -> None:
 
 
 def test_a_growing_conversation_fills_extents() -> None:
-    """The last one grows as long as nothing follows it."""
+    """The last one grows until it is full, also where another prompt parted from it."""
     books = index()
     for length in range(1, 8):
         keep(books, tuple(range(length)))
-    assert sorted(len(entry.digests) for entry in books.entries() if isinstance(entry, Extent)) == [1, 3, 3]
+    keep(books, (0, 1, 2, 3, 4, 5, 6, 7))
+    keep(books, (0, 1, 2, 3, 4, 5, 6, 7, 8))
+    assert sorted(len(entry.digests) for entry in books.entries() if isinstance(entry, Extent)) == [3, 3, 3]
 
 
 def test_what_was_used_least_recently_goes_first_and_from_its_end() -> None:

@@ -365,17 +365,18 @@ def damage_one(folder: str) -> None:
         path.write_bytes(path.read_bytes()[:-1] + b"\xff")
 
 
+tree = [(1, 1, 1, 1, 1, 1, 1, 1), (1, 1, 2, 2, 2, 2), (1, 1, 1, 1, 1, 2, 2), (3, 3, 3)]
 steps = st.tuples(
     st.sampled_from(["keep", "keep", "fetch", "fetch", "release", "idle", "restart", "damage"]),
-    st.lists(st.integers(1, 2), min_size=1, max_size=7),
+    st.builds(lambda path, num_blocks: path[:num_blocks], st.sampled_from(tree), st.integers(1, 8)),
 )
 
 
 @pytest.mark.parametrize("num_states", [0, 1])
-@settings(max_examples=30, deadline=None)
-@given(st.lists(steps, max_size=20), st.integers(600, 6000))
+@settings(max_examples=60, deadline=None)
+@given(st.lists(steps, min_size=8, max_size=30), st.integers(600, 8000))
 def test_whatever_happens_only_true_prefixes_are_given_out(
-    num_states: int, steps: list[tuple[str, list[int]]], budget_bytes: int
+    num_states: int, steps: list[tuple[str, tuple[int, ...]]], budget_bytes: int
 ) -> None:
     """Kept, fetched, evicted, restarted, damaged: a prefix is what its tokens make it, and the books balance."""
     with TemporaryDirectory() as folder:

@@ -173,15 +173,15 @@ class PrefixIndex:
         fitting = num_missing if block_bytes == 0 else min(num_missing, room_bytes // block_bytes)
         return fitting if self.is_trimmable or fitting == num_missing else None
 
-    def victims(self, num_bytes: int, *, spared: Sequence[Extent] = ()) -> list[Entry]:
-        """The least recently used entries that hold at least `num_bytes` together, or all there are; oldest first."""
-        kept = set(spared)
+    def victims(self, num_bytes: int) -> list[Entry]:
+        """The least recently used entries that hold at least `num_bytes` together, or all there are; oldest first.
+
+        For blocks that fit, none of them lies before the match that was just touched.
+        """
         found: list[Entry] = []
         for entry in self._order:
             if num_bytes <= 0:
                 break
-            if entry in kept:
-                continue
             found.append(entry)
             num_bytes -= entry.num_bytes
         return found
@@ -201,7 +201,7 @@ class PrefixIndex:
             del self._extents[digest]
 
     def append(self, match: Match, digests: Sequence[bytes], *, block_bytes: int) -> list[Addition]:
-        """Enter the blocks after a match: the last extent grows while nothing follows it, then new ones are opened."""
+        """Enter the blocks after a match: the last extent grows until it is full, then new ones are opened."""
         additions: list[Addition] = []
         tail = match.path[-1] if match.path else None
         start, stop = match.num_blocks, match.num_blocks + len(digests)
@@ -264,7 +264,7 @@ class PrefixIndex:
             extent = extent.parent
 
     def _can_grow(self, extent: Extent, at_block: int) -> bool:
-        return extent.end == at_block and len(extent.digests) < self.extent_blocks and not extent.num_children
+        return extent.end == at_block and len(extent.digests) < self.extent_blocks
 
     def _open(self, parent: Extent | None, start: int) -> Extent:
         extent = Extent(parent, start)

@@ -280,7 +280,7 @@ class PrefixStore:
         if count is None or not (count or states):
             return None
         needed = self.num_bytes + count * block_bytes + boundary_bytes - self.budget_bytes
-        self._evict(self._index.victims(needed, spared=match.path))
+        self._evict(self._index.victims(needed))
         return missing[:count]
 
     def _write(self, match: Match, digests: list[bytes], live: Slice) -> None:
