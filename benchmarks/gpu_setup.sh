@@ -20,11 +20,10 @@ done
 
 nvidia=$("$python" -c 'import nvidia; print(list(nvidia.__path__)[0])')
 ln -sfn "$nvidia" "$site/nvidia"
-cuda=$nvidia/cu13
-if [ ! -e "$cuda/include/cuda_runtime.h" ]; then
-    cuda=/usr/local/cuda
-    if compiler=$(command -v nvcc); then cuda=$(dirname "$(dirname "$(readlink -f "$compiler")")"); fi
-fi
+cuda=
+for place in "$nvidia/cu13" "${CUDA_HOME:-}" /usr/local/cuda; do
+    if [ -z "$cuda" ] && [ -e "$place/include/cuda_runtime.h" ]; then cuda=$place; fi
+done
 libraries=$(find "$nvidia" -type d -name lib | tr '\n' ':')
 cat > "$site/environment" <<END
 export PYTHONPATH="$site:$(pwd)/src"

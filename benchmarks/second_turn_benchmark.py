@@ -16,6 +16,8 @@ from random_models import LABEL, SHAPES, prompt
 
 SETTLE_SECONDS = 60.0
 """Longest wait for the disk tier to write what it keeps."""
+QUIET_READINGS = 5
+"""A second apart."""
 
 
 class Turn(NamedTuple):
@@ -34,15 +36,15 @@ def turn(name: str, server: rivals.Server, *texts: str) -> Turn:
 
 
 def settle(folder: Path) -> None:
-    """Wait until the files below stand still: an idle engine writes its cache to disk."""
+    """Wait until the files below stand still for a while: an idle engine writes its cache to disk."""
     seen: object = None
+    num_quiet = 0
     ends_at = time.monotonic() + SETTLE_SECONDS
-    while time.monotonic() < ends_at:
+    while time.monotonic() < ends_at and num_quiet < QUIET_READINGS:
+        time.sleep(1.0)
         now = sorted((str(file), file.stat().st_size) for file in folder.rglob("*") if file.is_file())
-        if now == seen:
-            return
+        num_quiet = num_quiet + 1 if now == seen else 0
         seen = now
-        time.sleep(2.0)
 
 
 def conversation(model: Path, home: Path, num_tokens: int, seed: int) -> list[Turn]:

@@ -136,6 +136,14 @@ def test_a_dense_copy_computes_the_same(make_model: Any, dtype: mx.Dtype | None)
     assert mx.allclose(logits(model), logits(dense), atol=1e-4, rtol=0)
 
 
+@pytest.mark.parametrize("dtype", [mx.float16, mx.float32])
+def test_a_dense_copy_hands_on_what_the_model_does(dtype: mx.Dtype) -> None:
+    """Both copies fill one cache, so that their activations have one dtype, whatever mxfp4 dequantizes to."""
+    model = mixture()
+    model.set_dtype(dtype)
+    assert logits(model).dtype == logits(dequantized(model)).dtype == dtype
+
+
 @pytest.mark.parametrize("make_model", [tied_llama, mixture])
 def test_the_size_of_a_dense_copy_is_foretold(make_model: Any) -> None:
     """What the policy is decided on is what the copy then takes."""
