@@ -58,12 +58,12 @@ class BareLlama:
     name = "bare xllamacpp"
 
     def __init__(self, spec: ModelSpec) -> None:
+        began = time.perf_counter()
         from pensieve.inference.llamacpp import sizing  # noqa: PLC0415 - one engine a process
         from pensieve.inference.llamacpp.engine import Engine  # noqa: PLC0415
         from pensieve.inference.llamacpp.tokenizer import EngineTokenizer  # noqa: PLC0415
         from pensieve.sampling.params import DEFAULTS, SamplingParams, merge  # noqa: PLC0415
 
-        began = time.perf_counter()
         sizes = sizing.choose(spec, Settings(), available_bytes=2**34)
         self._engine = Engine(spec, sizes, Settings().llamacpp)
         self.load_seconds = time.perf_counter() - began
@@ -106,10 +106,10 @@ class BareMlx:
     name = "bare mlx-lm"
 
     def __init__(self, spec: ModelSpec) -> None:
+        began = time.perf_counter()
         from mlx_lm import load  # noqa: PLC0415 - one engine a process
         from mlx_lm.generate import BatchGenerator  # noqa: PLC0415
 
-        began = time.perf_counter()
         self._model, self._tokenizer, *_ = load(spec.location)
         self.load_seconds = time.perf_counter() - began
         self._generator_class = BatchGenerator
