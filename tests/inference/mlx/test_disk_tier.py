@@ -289,6 +289,22 @@ def test_a_second_process_leaves_a_file_under_way_alone(tmp_path: Path) -> None:
     first.close()
 
 
+def test_folders_of_models_long_unused_go(tmp_path: Path) -> None:
+    """Only ours, only files of ours, and only after a month without a use."""
+    for name in ("recent", "stale", "mixed"):
+        disk = tier(tmp_path, fingerprint=name)
+        write(disk, ROOT, "ab")
+        disk.close()
+    (tmp_path / "mixed" / "notes.txt").write_text("mine")
+    for name in ("stale", "mixed"):
+        os.utime(tmp_path / name, (1e9, 1e9))
+    os.utime(tmp_path, (1e9, 1e9))
+    tier(tmp_path, fingerprint="new").close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mixed", "new", "recent"]
+    assert [path.name for path in (tmp_path / "mixed").iterdir()] == ["notes.txt"]
+    assert len(list((tmp_path / "recent").iterdir())) == 1
+
+
 def test_two_tiers_over_one_folder_share_and_tolerate(tmp_path: Path) -> None:
     """The same file written twice is one file; a file the other deleted is a miss and no corruption."""
     first, second = tier(tmp_path), tier(tmp_path)

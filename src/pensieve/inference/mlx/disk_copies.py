@@ -37,7 +37,7 @@ class Loaded(NamedTuple):
 
 
 class DiskCopies:
-    """The disk tier of a model with such `fresh` caches, as the prefix store uses it; `root`: the digest before any block."""
+    """The disk tier of a model with such `fresh` caches, for the prefix store; `root`: the digest before any block."""
 
     def __init__(self, disk: DiskTier, root: bytes, fresh: list[Any]) -> None:
         self.disk = disk

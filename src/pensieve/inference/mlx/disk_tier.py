@@ -30,8 +30,9 @@ from pensieve.inference.mlx.disk_format import (
     encode,
     header_length,
 )
+from pensieve.inference.mlx.disk_litter import remove_half_written, remove_stale_folders
 from pensieve.inference.mlx.disk_plan import FileIndex, Speeds, StoredFile
-from pensieve.inference.mlx.disk_writer import TEMPORARY_SUFFIX, DiskWriter, Written, remove_litter
+from pensieve.inference.mlx.disk_writer import TEMPORARY_SUFFIX, DiskWriter, Written
 from pensieve.inference.mlx.prefix_cache import DIGEST_BYTES
 
 log = logging.getLogger(__name__)
@@ -194,6 +195,7 @@ class DiskTier:
             return
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.utime(self._folder)
             found = sorted(self._listed(), key=lambda entry: entry[1].st_mtime_ns)
         except OSError as problem:
             log.warning("prefix cache: nothing is kept on disk: %s", problem)
@@ -202,6 +204,7 @@ class DiskTier:
         for path, status in found:
             self._enlist(path, status.st_size)
         self._make_room(0)
+        remove_stale_folders(self._folder.parent, but=self._folder)
         if self._order:
             largest = max(self._order.values(), key=lambda file: file.num_bytes)
             self._writer.measure(largest.path, MEASURED_BYTES)
@@ -211,7 +214,7 @@ class DiskTier:
             for entry in itertools.islice(entries, MAX_FILES):
                 path = Path(entry.path)
                 if entry.name.endswith(TEMPORARY_SUFFIX):
-                    remove_litter(path)
+                    remove_half_written(path)
                 elif entry.name.endswith(SUFFIX) and entry.is_file(follow_symlinks=False):
                     with contextlib.suppress(FileNotFoundError):
                         yield path, entry.stat(follow_symlinks=False)

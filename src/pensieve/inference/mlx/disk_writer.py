@@ -128,10 +128,3 @@ def _measure(path: Path, max_bytes: int) -> Measured | None:
     except OSError:
         return None
     return Measured(total, time.perf_counter() - started) if total else None
-
-
-def remove_litter(path: Path) -> None:
-    """Delete a temporary file that nobody writes any more."""
-    with contextlib.suppress(OSError), path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
