@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from pensieve.errors import BackendFailure, Overloaded
+
+Rendered = TypeVar("Rendered")
 
 RENDER_SECONDS = 60.0
 """Longest wait for the text thread: a template that never ends must not keep requests waiting without a word."""
@@ -20,8 +23,8 @@ class RenderThread:
         self._queue_limit = queue_limit
         self._num_rendering = 0
 
-    async def render(self, work: Callable[[], list[int]]) -> list[int]:
-        """The token ids that `work` gives. Raises what it raises, `Overloaded`, or `BackendFailure` when it hangs."""
+    async def render(self, work: Callable[[], Rendered]) -> Rendered:
+        """What `work` gives. Raises what it raises, `Overloaded`, or `BackendFailure` when it hangs."""
         if self._num_rendering >= self._queue_limit:
             raise Overloaded(f"{self._num_rendering} prompts are already waiting to be read", 5.0)
         self._num_rendering += 1

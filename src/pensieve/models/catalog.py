@@ -50,6 +50,9 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int
     quantization: str
     parameters: int = 0
+    cache_bytes_per_token: int = 0
+    cache_window_bytes: int = 0
+    """See `ModelSpec`, for both."""
 
     @property
     def format(self) -> Literal["gguf", "mlx"]:
@@ -72,6 +75,8 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
             quantization=self.quantization,
             parameters=self.parameters,
             weight_bytes=self.num_bytes,
+            cache_bytes_per_token=self.cache_bytes_per_token,
+            cache_window_bytes=self.cache_window_bytes,
         )
 
 
@@ -94,6 +99,7 @@ CATALOG: Final[Catalog] = (
         context_tokens=8192,
         quantization="Q4_1",
         parameters=134_515_008,
+        cache_bytes_per_token=23_040,
     ),
     CatalogEntry(
         name="phi-3-mini",
@@ -103,6 +109,7 @@ CATALOG: Final[Catalog] = (
         context_tokens=4096,
         quantization="int4 g64",
         parameters=3_821_079_552,
+        cache_bytes_per_token=393_216,
     ),
     CatalogEntry(
         name="phi-3-mini-128k",
@@ -112,6 +119,7 @@ CATALOG: Final[Catalog] = (
         context_tokens=131_072,
         quantization="int4 g64",
         parameters=3_821_079_552,
+        cache_bytes_per_token=393_216,
     ),
     CatalogEntry(
         name="gpt-j-6b",
@@ -126,6 +134,7 @@ CATALOG: Final[Catalog] = (
         context_tokens=2048,
         quantization="fp32",
         parameters=6_053_381_344,
+        cache_bytes_per_token=458_752,
     ),
     CatalogEntry(
         name="gpt-neox-20b",
@@ -135,6 +144,7 @@ CATALOG: Final[Catalog] = (
         context_tokens=2048,
         quantization="fp16",
         parameters=20_554_567_680,
+        cache_bytes_per_token=1_081_344,
     ),
     CatalogEntry(
         name="gpt-oss-20b",
@@ -144,6 +154,8 @@ CATALOG: Final[Catalog] = (
         context_tokens=131_072,
         quantization="mxfp4+int8",
         parameters=20_914_757_184,
+        cache_bytes_per_token=24_576,
+        cache_window_bytes=3_145_728,
     ),
 )
 

@@ -26,12 +26,9 @@ from pensieve.inference.parsing.parser import OutputParser
 from pensieve.inference.render_thread import RenderThread
 from pensieve.inference.sampling_defaults import sampling_defaults
 from pensieve.models.spec import ModelSpec
-from pensieve.prompts.prompt import PromptRenderer
+from pensieve.prompts.prompt import Prompt, PromptRenderer
 from pensieve.prompts.template import ChatTemplate
 from pensieve.sampling.params import merge
-
-TAIL_TOKENS = 64
-"""The end of a prompt, which tells what of the answer's markup it has opened already."""
 
 
 class MlxBackend:
@@ -40,7 +37,7 @@ class MlxBackend:
     def __init__(self, spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> None:
         """Load the model. Blocks for seconds to minutes; raises `LoadFailed`."""
         self._engine = Engine(max_rows=settings.mlx.parallel, queue_limit=settings.worker.queue_limit)
-        self._loaded, description = self._start(spec, settings, state_folder)
+        self._loaded, fitting_tokens, description = self._start(spec, settings, state_folder)
         self._tokenizer = self._loaded.tokenizer
         template = ChatTemplate(
             self._loaded.chat_template, bos_token=self._tokenizer.bos_token, eos_token=self._tokenizer.eos_token
@@ -48,7 +45,7 @@ class MlxBackend:
         added_bos = self._tokenizer.bos_token if self._tokenizer.adds_bos else ""
         self._renderer = PromptRenderer(template, self._tokenizer, added_bos=added_bos)
         self._grammar = grammar_for(self._loaded.chat_template, spec.architecture)
-        context = min(context_tokens(spec, settings.model), self._loaded.context_tokens)
+        context = min(context_tokens(spec, settings.model), self._loaded.context_tokens, fitting_tokens)
         self._limits = Limits(spec.name, context, context, engine=description)
         self._sampling = sampling_defaults(settings.generation)
         self._text = RenderThread(queue_limit=settings.worker.queue_limit)
@@ -58,7 +55,7 @@ class MlxBackend:
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Backend.generate`."""
         prompt = await self._render(request)
-        reply, task = self._reply(request, prompt), self._task(request, prompt)
+        reply, task = self._reply(request, prompt), self._task(request, prompt.tokens)
         self._bell = self._bell or Bell(asyncio.get_running_loop())
         inbox: Inbox[Item] = Inbox(self._bell)
         self._engine.submit(task, lambda item, is_urgent: inbox.put(item, is_urgent=is_urgent))
@@ -73,7 +70,7 @@ class MlxBackend:
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """See `Backend.count_tokens`."""
-        return len(await self._render(request))
+        return len((await self._render(request)).tokens)
 
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
@@ -96,9 +93,9 @@ class MlxBackend:
         self._engine.start(make)
         return kept[0]
 
-    async def _render(self, request: GenerationRequest) -> list[int]:
+    async def _render(self, request: GenerationRequest) -> Prompt:
         _refuse_unsupported(request)
-        return await self._text.render(lambda: self._renderer.render(request.messages))
+        return await self._text.render(lambda: self._renderer.prompt(request.messages, request.thinking))
 
     def _task(self, request: GenerationRequest, prompt: list[int]) -> Task:
         context = self._limits.context_tokens
@@ -116,15 +113,16 @@ class MlxBackend:
             num_logprobs=request.num_logprobs,
         )
 
-    def _reply(self, request: GenerationRequest, prompt: list[int]) -> Reply:
-        tail = "".join(self._tokenizer.token_text(token) for token in prompt[-TAIL_TOKENS:])
+    def _reply(self, request: GenerationRequest, prompt: Prompt) -> Reply:
         turn_stop = self._renderer.stop
         parser = OutputParser(
-            self._grammar.after(tail, has_tools=bool(request.tools)),
+            self._grammar.after(prompt.ending, has_tools=bool(request.tools)),
             new_call_id=lambda: f"call_{secrets.token_hex(12)}",
             stop=request.stop + turn_stop,
         )
-        return Reply(len(prompt), parser, self._tokenizer, turn_stop=frozenset(turn_stop) - frozenset(request.stop))
+        return Reply(
+            len(prompt.tokens), parser, self._tokenizer, turn_stop=frozenset(turn_stop) - frozenset(request.stop)
+        )
 
 
 def _refuse_unsupported(request: GenerationRequest) -> None:

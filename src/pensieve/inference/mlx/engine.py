@@ -220,7 +220,7 @@ class Engine:
             self._machine.runner.read(sequence.caches, tokens[sequence.num_read : stop])
             seconds = time.monotonic() - began
             self._pace.note(stop - sequence.num_read, seconds)
-            # store.note_prefill(stop - sequence.num_read, seconds)
+            store.note_prefill(stop - sequence.num_read, seconds)
             sequence.read(stop - sequence.num_read)
             self._scheduler.advance(sequence.id, stop)
         if not store.is_trimmable and stop == next_stop(stop - 1, target):

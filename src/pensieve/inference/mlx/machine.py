@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
 
-from pensieve.config.settings import Settings
-from pensieve.devices.memory import read_memory
+from pensieve.config.settings import MlxSettings, Settings
 from pensieve.devices.profile import MlxDevice
-from pensieve.inference.mlx import weights
+from pensieve.inference import admission
+from pensieve.inference.mlx import limits, weights
 from pensieve.inference.mlx.architectures import make_caches
+from pensieve.inference.mlx.disk_tier import DiskTier
 from pensieve.inference.mlx.engine import Machine
 from pensieve.inference.mlx.loader import LoadedModel, load
 from pensieve.inference.mlx.prefix_store import PrefixStore
@@ -26,11 +27,12 @@ class Built(NamedTuple):
     """What other threads may know of the model: `loaded` is without its arrays here."""
 
     loaded: LoadedModel
+    fitting_tokens: int
+    """The longest context that memory holds when nothing else runs."""
     description: str
 
 
-RESERVE_BYTES = 512 * 2**20
-"""Never given to requests: what a model's first steps at a new size and the process itself take beside."""
+MIB = 2**20
 
 CACHE_SHARE = 0.25
 """Of the memory free after the load, what cached prompts may take; they yield to every live request."""
@@ -45,6 +47,7 @@ WARM_ROWS = (1, 2, 4, 8, 16, 32)
 def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tuple[Machine, Built]:
     """Load the model and measure it. Runs on the engine thread, for seconds to minutes; raises `LoadFailed`."""
     wanted = settings.mlx
+    limits.prepare_environment()
     if wanted.device == "cpu":
         mx.set_default_device(mx.Device(mx.cpu))
     device = read_device()
@@ -56,20 +59,23 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tup
     chunk_tokens = wanted.prefill_tokens or CHUNK_TOKENS[device.kind]
     if device.kind != "cpu":
         weights.warm_up(model, lambda: make_caches(model), prefill_tokens=chunk_tokens, num_rows=WARM_ROWS)
-    available_bytes = _available_bytes(device)
-    free_bytes = max(0, available_bytes())
-    cache_bytes = int(free_bytes * CACHE_SHARE) if wanted.prefix_cache_mib is None else wanted.prefix_cache_mib * 2**20
+    limits.apply_limits(device, weight_bytes=mx.get_active_memory())
+    free_bytes = limits.available_bytes(limits.read_live(device))
     machine = Machine(
         runner=Runner(model, lambda: make_caches(model)),
-        store=PrefixStore(lambda: make_caches(model), fingerprint=loaded.fingerprint, budget_bytes=cache_bytes),
+        store=_store(model, loaded.fingerprint, settings.mlx, free_bytes, state_folder),
         shape=measure_shape(model, lambda: make_caches(model)),
         transient=measure_transient(loaded.config, device=device, element_bytes=4 if device.kind == "cpu" else 2),
         vocabulary_size=loaded.vocabulary_size,
         chunk_tokens=chunk_tokens,
-        available_bytes=available_bytes,
-        reserve_bytes=min(RESERVE_BYTES, free_bytes // 8),
+        available_bytes=lambda: limits.available_bytes(limits.read_live(device)),
+        reserve_bytes=limits.reserve_bytes(free_bytes),
     )
-    return machine, Built(loaded, f"MLX on {device.kind}, weights {form}")
+    fitting_tokens = _fitting_tokens(machine, loaded.context_tokens)
+    description = f"MLX on {device.kind}, weights {form}"
+    if fitting_tokens < loaded.context_tokens:
+        description += f", context {fitting_tokens} of {loaded.context_tokens} tokens: more does not fit in memory"
+    return machine, Built(loaded, fitting_tokens, description)
 
 
 def _formed(loaded: LoadedModel, device: MlxDevice, settings: Settings) -> tuple[weights.Model, str]:
@@ -79,7 +85,7 @@ def _formed(loaded: LoadedModel, device: MlxDevice, settings: Settings) -> tuple
         device=device.kind,
         quantized_bytes=quantized_bytes,
         dense_bytes=dense_bytes,
-        available_bytes=_available_bytes(device)(),
+        available_bytes=limits.available_bytes(limits.read_live(device)),
         forced=settings.mlx.weights,
     )
     model = weights.with_policy(loaded.model, decision.policy)
@@ -89,13 +95,30 @@ def _formed(loaded: LoadedModel, device: MlxDevice, settings: Settings) -> tuple
     return model, f"{decision.policy}: {decision.reason}"
 
 
-def _available_bytes(device: MlxDevice) -> Callable[[], int]:
-    """Reads what may still be allocated: of the machine on a CPU, of the card or the working set on a GPU."""
+def _fitting_tokens(machine: Machine, most_tokens: int) -> int:
+    """The longest prompt that would be admitted with nothing running and nothing cached, at most `most_tokens`."""
+    budget = admission.Budget(available_bytes=machine.available_bytes(), reserve_bytes=machine.reserve_bytes)
 
-    def of_host() -> int:
-        return (read_memory().available_bytes or 0) + mx.get_cache_memory()
+    def is_too_long(num_tokens: int) -> bool:
+        decision = admission.decide(
+            admission.Need(prompt_tokens=num_tokens),
+            budget,
+            shape=machine.shape,
+            transient=machine.transient,
+            chunk_tokens=machine.chunk_tokens,
+        )
+        return not isinstance(decision, admission.Admit)
 
-    def of_device() -> int:
-        return max(0, device.working_set_bytes - mx.get_active_memory())
+    return max(1, bisect.bisect_left(range(1, most_tokens + 1), True, key=is_too_long))
 
-    return of_host if device.kind == "cpu" else of_device
+
+def _store(
+    model: weights.Model, fingerprint: str, wanted: MlxSettings, free_bytes: int, state_folder: Path | None
+) -> PrefixStore:
+    """The prefix cache, with its files where there is a place for them and room for a prefix at all."""
+    budget_bytes = int(free_bytes * CACHE_SHARE) if wanted.prefix_cache_mib is None else wanted.prefix_cache_mib * MIB
+    disk = None
+    if state_folder is not None and wanted.disk_cache_mib and budget_bytes:
+        root = state_folder / "prefix-cache"
+        disk = DiskTier(root, fingerprint=fingerprint, budget_bytes=wanted.disk_cache_mib * MIB)
+    return PrefixStore(lambda: make_caches(model), fingerprint=fingerprint, budget_bytes=budget_bytes, disk=disk)

@@ -80,6 +80,10 @@ class MlxTokenizer:
         found: int | None = self._tokenizer.token_to_id(token)
         return found
 
+    def markers(self) -> dict[str, bool]:
+        """See `KnowsMarkers.markers`."""
+        return {token.content: token.special for token in self._tokenizer.get_added_tokens_decoder().values()}
+
     def stream(self, *, continues: bool = False) -> TextStream:
         """A new stream for one answer; special tokens stay in the text.
 
