@@ -6,11 +6,10 @@ from pensieve.config.settings import ModelSettings
 from pensieve.models.spec import ModelSpec
 
 MAX_DEFAULT_CONTEXT_TOKENS = 32_768
-"""Larger contexts are asked for where their cache is paid for at load, as under llama.cpp."""
+"""Larger contexts are asked for, since their cache is paid for at load."""
 
 
 def context_tokens(spec: ModelSpec, settings: ModelSettings) -> int:
     """What the user asked for, at most what the model was trained for."""
     trained = spec.context_tokens or MAX_DEFAULT_CONTEXT_TOKENS
-    usual = trained if spec.format == "mlx" else MAX_DEFAULT_CONTEXT_TOKENS
-    return min(settings.context_tokens or usual, trained)
+    return min(settings.context_tokens or MAX_DEFAULT_CONTEXT_TOKENS, trained)

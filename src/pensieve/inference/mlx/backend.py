@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from pensieve.config.settings import Settings
 from pensieve.errors import ContextOverflow, InvalidRequest
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
-from pensieve.inference.context import context_tokens
 from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.mlx.engine import Engine, Machine
 from pensieve.inference.mlx.machine import Built, build
@@ -45,7 +45,7 @@ class MlxBackend:
         added_bos = self._tokenizer.bos_token if self._tokenizer.adds_bos else ""
         self._renderer = PromptRenderer(template, self._tokenizer, added_bos=added_bos)
         self._grammar = grammar_for(self._loaded.chat_template, spec.architecture)
-        context = min(context_tokens(spec, settings.model), self._loaded.context_tokens, fitting_tokens)
+        context = min(settings.model.context_tokens or sys.maxsize, self._loaded.context_tokens, fitting_tokens)
         self._limits = Limits(spec.name, context, context, engine=description)
         self._sampling = sampling_defaults(settings.generation)
         self._text = RenderThread(queue_limit=settings.worker.queue_limit)
