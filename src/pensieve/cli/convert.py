@@ -126,7 +126,7 @@ def convert_into(target: Path, job: Job, registry: Registry, progress: Progress)
         header = read_folder(staging)
         spec = msgspec.structs.replace(header.spec(target.name, origin="convert"), location="")  # the folder may move
         files = tuple(checked(path, progress) for path in sorted(staging.iterdir()))
-        install(staging, target, Manifest(source=f"converted from {job.name}", files=files, spec=spec))
+        install(staging, target, Manifest(source=job.name, files=files, spec=spec))
     return finished
 
 
