@@ -80,15 +80,16 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tup
 
 def _formed(loaded: LoadedModel, device: MlxDevice, settings: Settings) -> tuple[weights.Model, str]:
     """The model in the form that is quickest here and fits, and that form in words."""
-    quantized_bytes, dense_bytes = weights.weight_bytes(loaded.model)
+    dense_dtype = mx.float32 if device.kind == "cpu" else None
+    quantized_bytes, dense_bytes = weights.weight_bytes(loaded.model, dense_dtype)
     decision = weights.choose_policy(
         device=device.kind,
         quantized_bytes=quantized_bytes,
         dense_bytes=dense_bytes,
-        available_bytes=limits.available_bytes(limits.read_live(device)),
+        available_bytes=limits.available_bytes(limits.read_live(device)) + mx.get_active_memory(),
         forced=settings.mlx.weights,
     )
-    model = weights.with_policy(loaded.model, decision.policy)
+    model = weights.with_policy(loaded.model, decision.policy, dense_dtype)
     if isinstance(model, weights.DualModel) and device.kind == "cuda":
         model.dense_from_tokens = weights.dense_from(weights.measure_steps(model, lambda: make_caches(model)))
         return model, f"dual: {decision.reason}; dense from {model.dense_from_tokens} tokens a step"
