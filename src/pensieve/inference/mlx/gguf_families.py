@@ -19,6 +19,8 @@ MAX_WIDTH: Final = 2**20
 MAX_LAYERS: Final = 1_000
 MAX_VOCABULARY: Final = 2**22
 MAX_CONTEXT: Final = 2**31
+_PHI: Final = frozenset({"phi2", "phi3"})
+"""Families whose rotary embeddings may turn a part of each head, and whose heads are as wide as the model."""
 _CURVE_TOLERANCE: Final = 1e-4
 _ATTENTION_TOLERANCE: Final = 1e-2
 
@@ -189,7 +191,7 @@ def shape_of(container: Container, stored: Mapping[str, StoredTensor], model: st
     embedding = stored.get("token_embd.weight")
     if embedding is None or not 0 < embedding.dimensions[-1] <= MAX_VOCABULARY:
         raise LoadFailed("it has no embedding of tokens: download it again", model)
-    return Shape(
+    shape = Shape(
         architecture=architecture,
         layers=number("block_count", MAX_LAYERS),
         hidden=hidden,
@@ -201,6 +203,11 @@ def shape_of(container: Container, stored: Mapping[str, StoredTensor], model: st
         context=number("context_length", MAX_CONTEXT),
         rotated=number("rope.dimension_count", MAX_WIDTH, usual=head),
     )
+    if shape.rotated % 2 or shape.rotated > head or heads % shape.key_heads:
+        raise LoadFailed(f"its {heads} heads of {head} make no attention: download it again", model)
+    if architecture in _PHI and heads * head != hidden:
+        raise refusal("its heads together are not as wide as the model", model)
+    return shape
 
 
 def targets(family: Family, shape: Shape, stored: Mapping[str, StoredTensor], model: str) -> list[Target]:
@@ -256,15 +263,19 @@ def config_of(
         "head_dim": shape.head,
         "vocab_size": shape.vocabulary,
         "max_position_embeddings": shape.context,
-        "rope_theta": container.decimal(f"{architecture}.rope.freq_base") or 10_000.0,
+        "rope_theta": _base(container, shape),
         f"{family.epsilon}_norm_eps": container.decimal(epsilon_key) or 1e-5,
         "tie_word_embeddings": is_tied,
     }
     return config | _rotary(container, shape, curves, model)
 
 
+def _base(container: Container, shape: Shape) -> float:
+    return container.decimal(f"{shape.architecture}.rope.freq_base") or 10_000.0
+
+
 def _rotary(container: Container, shape: Shape, curves: Mapping[str, list[float]], model: str) -> Config:
-    if shape.architecture in {"phi2", "phi3"}:
+    if shape.architecture in _PHI:
         partial: Config = {"partial_rotary_factor": shape.rotated / shape.head}
     elif shape.rotated == shape.head:
         partial = {}
@@ -278,7 +289,9 @@ def _scaling(container: Container, shape: Shape, curves: Mapping[str, list[float
     prefix = f"{shape.architecture}.rope.scaling."
     kind, factor = container.text(f"{prefix}type"), container.decimal(f"{prefix}factor") or 1.0
     original = container.number(f"{prefix}original_context_length") or shape.context
-    if any(len(curve) != shape.rotated // 2 for curve in curves.values()):
+    if min(factor, original, _base(container, shape)) <= 0:
+        raise LoadFailed("its numbers of rotary embeddings are not positive: download it again", model)
+    if any(len(curve) != shape.rotated // 2 or not min(curve) > 0 for curve in curves.values()):
         raise LoadFailed("its factors of rotary embeddings are not one for each pair: download it again", model)
     if "rope_factors_long.weight" in curves:
         _check_attention_factor(container, shape, original, model)
@@ -287,7 +300,8 @@ def _scaling(container: Container, shape: Shape, curves: Mapping[str, list[float
         return {"rope_scaling": _llama3(container, shape, curves["rope_freqs.weight"], model)}
     if kind in {"", "none"} or factor == 1.0:
         return {}
-    if kind not in {"linear", "yarn"} or (shape.architecture in {"phi2", "phi3"} and kind != "linear"):
+    known = {"phi2": set(), "phi3": {"linear"}}.get(shape.architecture, {"linear", "yarn"})
+    if kind not in known:
         raise refusal(f"its rotary embeddings are stretched by {kind}", model)
     stretch: Config = {"type": kind, "rope_type": kind, "factor": factor}
     return {"rope_scaling": stretch | ({"original_max_position_embeddings": original} if kind == "yarn" else {})}
@@ -311,7 +325,7 @@ def _check_attention_factor(container: Container, shape: Shape, original: int, m
 
 def _llama3(container: Container, shape: Shape, curve: list[float], model: str) -> Config:
     """The numbers of Llama 3.1's stretching that give this curve; every release so far has these three."""
-    base = container.decimal(f"{shape.architecture}.rope.freq_base") or 10_000.0
+    base = _base(container, shape)
     scaling: Config = {"factor": max(curve), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     original = container.number(f"{shape.architecture}.rope.scaling.original_context_length") or 8_192
     for pair, found in enumerate(curve):
