@@ -25,6 +25,7 @@ GREEDY = SamplingParams(temperature=0.0)
 MIB = 2**20
 PLENTY_BYTES = 2**40
 PATIENCE_SECONDS = 60.0
+ONE_STEP_TOKENS = 1000
 
 NO_SCRATCH = admission.Transient(
     query_heads=0, head_dim=0, hidden=0, intermediate=0, vocabulary=0, element_bytes=4, is_fused=True
@@ -46,10 +47,53 @@ class Wrapped:
         self.model = model
 
     def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
-        return self.model(tokens, cache=cache)
+        """Logits [B, L, V]."""
+        logits: mx.array = self.model(tokens, cache=cache)
+        return logits
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.model, name)
+
+
+class Gate:
+    """Stands before a model: while it is shut each step waits to be let through."""
+
+    def __init__(self) -> None:
+        self.is_shut = False
+        self._waiting = threading.Semaphore(0)
+        self._passes = threading.Semaphore(0)
+
+    def __call__(self, model: Any) -> Wrapped:
+        """The model behind the gate."""
+        gate = self
+
+        class Gated(Wrapped):
+            def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+                gate.enter()
+                return super().__call__(tokens, cache)
+
+        return Gated(model)
+
+    def enter(self) -> None:
+        """The model's side."""
+        if self.is_shut:
+            self._waiting.release()
+            assert self._passes.acquire(timeout=PATIENCE_SECONDS), "nobody opened the gate"
+
+    def wait(self) -> None:
+        """Return once a step waits at the gate."""
+        assert self._waiting.acquire(timeout=PATIENCE_SECONDS), "no step came"
+
+    def let(self, num_steps: int) -> None:
+        """Let so many steps through, and return once the next one waits; call it while one waits."""
+        for _ in range(num_steps):
+            self._passes.release()
+            self.wait()
+
+    def open(self) -> None:
+        """Let everything through; call it while a step waits."""
+        self.is_shut = False
+        self._passes.release()
 
 
 class Listener:
@@ -60,6 +104,7 @@ class Listener:
         self._changed = threading.Condition()
 
     def __call__(self, item: Item, is_urgent: bool) -> None:
+        """The engine's side."""
         del is_urgent
         with self._changed:
             self.items.append(item)
@@ -110,7 +155,7 @@ class TinyEngine:
     def __init__(self, folder: Path, wrapper: Wrapper = plain, *, max_rows: int = 8, queue_limit: int = 64) -> None:
         self.folder, self.wrapper = folder, wrapper
         self.engine = Engine(max_rows=max_rows, queue_limit=queue_limit)
-        self.available_bytes: Callable[[], int] = lambda: PLENTY_BYTES
+        self.limit_bytes = PLENTY_BYTES
         self.chunk_tokens = 64
         self.cache_budget_bytes = 64 * MIB
         self.machine: Machine
@@ -145,6 +190,12 @@ class TinyEngine:
             time.sleep(0.001)
         scheduler.check_integrity()
 
+    def _available_bytes(self) -> int:
+        """What is left of the limit beside all caches: those of prompts being read, of running answers, and stored."""
+        sequences, runner = tuple(self.engine._sequences.values()), self.machine.runner
+        live = [cache for sequence in sequences for cache in sequence.caches] + runner._caches
+        return self.limit_bytes - self.machine.store.num_bytes - sum(cache.nbytes for cache in live)
+
     def _build(self) -> Machine:
         model, _ = load_model(self.folder)
 
@@ -158,7 +209,7 @@ class TinyEngine:
             transient=NO_SCRATCH,
             vocabulary_size=model.args.vocab_size,
             chunk_tokens=self.chunk_tokens,
-            available_bytes=lambda: self.available_bytes(),
+            available_bytes=self._available_bytes,
             reserve_bytes=0,
         )
         return self.machine
@@ -192,8 +243,13 @@ def running(folder: Path, wrapper: Wrapper = plain, **options: Any) -> Iterator[
 
 
 def greedy_alone(model: Any, prompt: list[int], num_tokens: int) -> list[int]:
-    """The best continuation by the bare model, in one step for the prompt and one for each token."""
-    caches, answer, tokens = make_prompt_cache(model), [], prompt
+    """The best continuation by the bare model: the prompt in as few steps as can be, then token by token."""
+    caches, answer = make_prompt_cache(model), []
+    pieces = [prompt[start : start + ONE_STEP_TOKENS] for start in range(0, len(prompt), ONE_STEP_TOKENS)]
+    for tokens in pieces[:-1]:
+        model(mx.array([tokens]), cache=caches)
+        mx.eval([cache.state for cache in caches])
+    tokens = pieces[-1]
     while len(answer) < num_tokens:
         tokens = [int(mx.argmax(model(mx.array([tokens]), cache=caches)[0, -1]).item())]
         answer += tokens

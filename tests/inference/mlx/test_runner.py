@@ -156,7 +156,7 @@ def test_a_trial_alone_changes_nothing(model_of: ModelOf) -> None:
         runner = runner_for(model)
         caches, tokens = make_prompt_cache(model), prompt(40, 3)
         runner.read(caches, tokens[:-1])
-        runner.check_alone(caches, tokens[-1])
+        runner.check_alone(greedy(), caches, tokens[-1])
         runner.join("a", greedy(), caches, tokens)
         said = [spoken.token for _ in range(6) for spoken in runner.step()]
         assert said == greedy_alone(model, tokens, 5)

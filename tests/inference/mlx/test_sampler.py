@@ -119,8 +119,8 @@ def test_exactly_the_tokens_of_the_definition_can_be_drawn(
     found = frequencies(600, logits, temperature=5.0, top_k=top_k, top_p=top_p, min_p=min_p)
     kept = kept_tokens(logits, top_k, top_p, min_p)
     assert set(found) <= kept
-    likely = {token for token, chance in zip(kept, softmax([logits[token] for token in kept], 5.0)) if chance > 0.03}
-    assert likely <= set(found)
+    chances = softmax([logits[token] for token in kept], 5.0)
+    assert {token for token, chance in zip(kept, chances, strict=True) if chance > 0.03} <= set(found)
 
 
 def test_equally_likely_tokens_are_drawn_the_same_alone_and_in_a_batch() -> None:

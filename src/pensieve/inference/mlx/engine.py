@@ -10,7 +10,7 @@ import queue
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 
@@ -19,11 +19,11 @@ from pensieve.generation import FinishReason
 from pensieve.inference import admission
 from pensieve.inference.failure import converted
 from pensieve.inference.mlx.prefix_store import PrefixStore
-from pensieve.inference.mlx.reading import Pace, next_stop
+from pensieve.inference.mlx.reading import Pace, is_kept_at, next_stop
 from pensieve.inference.mlx.runner import Runner, Spoken
 from pensieve.inference.mlx.sampler import RowSampler
 from pensieve.inference.mlx.scheduler import Scheduler
-from pensieve.inference.mlx.sequence import Sequence, Sink, Task
+from pensieve.inference.mlx.sequence import Failed, Sequence, Sink, Task
 
 MAX_FAILURES = 2
 """A sequence whose steps failed this often is at fault itself."""
@@ -33,6 +33,9 @@ WATCH_STEPS = 32
 
 IDLE_SECONDS = 0.02
 """Pause between two pieces of work that is done while nobody asks for anything."""
+
+
+STOPPING = "the server is shutting down"
 
 
 class Machine(NamedTuple):
@@ -72,18 +75,24 @@ class Engine:
         self._pace = Pace()
         self._num_steps = 0
         self._is_stopping = False
+        self._has_stopped = False
         self._machine: Machine
         self._thread = ThreadPoolExecutor(1, "mlx")
         self._running_until_stopped: Future[None] | None = None
 
     def start(self, build: Callable[[], Machine]) -> None:
         """Start the thread and build the machine on it. Blocks until that is done; raises what `build` raises."""
-        self._machine = self._thread.submit(build).result()
+        building = self._thread.submit(build)
+        if building.exception() is not None:
+            self._thread.shutdown()
+        self._machine = building.result()
         self._running_until_stopped = self._thread.submit(self._run)
 
     def submit(self, task: Task, sink: Sink) -> None:
         """Queue a task; its items come to `sink`, on the engine thread, the last one `Ended` or `Failed`."""
         self._commands.put(_Submit(task, sink))
+        if self._has_stopped:
+            self._refuse_rest()
 
     def cancel(self, sequence_id: str) -> None:
         """Its answer is complete, or nobody listens any more: end it. `Ended` comes, unless it has before."""
@@ -95,12 +104,21 @@ class Engine:
         self._thread.shutdown()
         if self._running_until_stopped is not None:
             self._running_until_stopped.result()
+        self._has_stopped = True
+        self._refuse_rest()
+
+    def _refuse_rest(self) -> None:
+        """What came after the end hears so at once."""
+        while not self._commands.empty():
+            command = self._commands.get()
+            if isinstance(command, _Submit):
+                command.sink(Failed(BackendFailure(STOPPING)), True)
 
     def _run(self) -> None:
         while not self._is_stopping:
-            self._turn()
+            self._attempt(self._turn, self._fail_all)
         for sequence in tuple(self._sequences.values()):
-            self._fail(sequence, BackendFailure("the server is shutting down"))
+            self._fail(sequence, BackendFailure(STOPPING))
         self._machine.store.close()
         self._machine.runner.close()
         del self._machine  # an array that outlives its thread aborts the interpreter now and then
@@ -136,7 +154,9 @@ class Engine:
         """How long to wait for a command: for ever, once there is no work left to do meanwhile."""
         if not self._scheduler.is_idle or self._is_stopping:
             return None
-        return IDLE_SECONDS if self._machine.store.idle() else None
+        is_work_left: list[bool] = []
+        self._attempt(lambda: is_work_left.append(self._machine.store.idle()), converted)
+        return IDLE_SECONDS if any(is_work_left) else None
 
     def _accept(self, sequence: Sequence) -> None:
         if self._scheduler.is_idle:
@@ -163,6 +183,8 @@ class Engine:
                     mx.clear_cache()
                 case admission.Wait():
                     return
+                case admission.Refuse() if sequence.outputs:
+                    self._end(sequence, "context_full")  # it stepped back, and memory has become shorter since
                 case admission.Refuse(reason):
                     self._fail(sequence, Overloaded(reason, 30.0))
 
@@ -214,7 +236,8 @@ class Engine:
         target = len(tokens) - 1
         stop = target if store.is_trimmable else next_stop(sequence.num_read, target)
         chunk = self._pace.chunk_tokens(sequence.chunk_tokens, is_anyone_waiting=bool(self._scheduler.decoding))
-        stop = min(stop, sequence.num_read + chunk)
+        num_read = sequence.num_read
+        stop = min(stop, num_read + chunk)
         if stop > sequence.num_read:
             began = time.monotonic()
             self._machine.runner.read(sequence.caches, tokens[sequence.num_read : stop])
@@ -223,29 +246,32 @@ class Engine:
             store.note_prefill(stop - sequence.num_read, seconds)
             sequence.read(stop - sequence.num_read)
             self._scheduler.advance(sequence.id, stop)
-        if not store.is_trimmable and stop == next_stop(stop - 1, target):
-            store.keep(tokens[:stop], sequence.caches)
+        if is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable):
+            self._keep(tokens[:stop], sequence.caches)
         if stop == target:
             self._start_decoding(sequence)
 
     def _start_decoding(self, sequence: Sequence) -> None:
         machine, tokens = self._machine, sequence.tokens
         if machine.store.is_trimmable:
-            machine.store.keep(tokens[:-1], sequence.caches)
+            self._keep(tokens[:-1], sequence.caches)
         if sequence.num_failures:
-            machine.runner.check_alone(sequence.caches, tokens[-1])
-        sampler = RowSampler(
-            sequence.sampling,
-            sequence.task.prompt,
-            sequence.outputs,
-            vocabulary_size=machine.vocabulary_size,
-            logit_bias=sequence.task.logit_bias,
-            num_logprobs=sequence.task.num_logprobs,
-        )
+            machine.runner.check_alone(self._sampler(sequence), sequence.caches, tokens[-1])
+        sampler = self._sampler(sequence)
         caches, sequence.caches = sequence.caches, []
         machine.runner.join(sequence.id, sampler, caches, tokens)
         self._scheduler.decode(sequence.id)
         mx.clear_cache()
+
+    def _sampler(self, sequence: Sequence) -> RowSampler:
+        return RowSampler(
+            sequence.sampling,
+            sequence.task.prompt,
+            sequence.outputs,
+            vocabulary_size=self._machine.vocabulary_size,
+            logit_bias=sequence.task.logit_bias,
+            num_logprobs=sequence.task.num_logprobs,
+        )
 
     # Decoding.
 
@@ -253,7 +279,8 @@ class Engine:
         self._num_steps += 1
         if self._num_steps % WATCH_STEPS == 0:
             self._make_room()
-        self._attempt(self._speak, self._rebuild)
+        if self._scheduler.decoding:
+            self._attempt(self._speak, self._rebuild)
 
     def _speak(self) -> None:
         spoken = self._machine.runner.step()
@@ -273,25 +300,22 @@ class Engine:
         return sequence.is_full
 
     def _finish(self, sequence: Sequence) -> None:
-        reason: FinishReason = sequence.task.reason_at_max if sequence.is_full else "stop"
         self._keep_row(sequence)
-        sequence.end(reason, peak_memory_bytes=mx.get_peak_memory())
-        self._leave(sequence)
+        self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
 
     def _make_room(self) -> None:
-        """Running answers grow: when memory becomes short, cached prompts go first, then the youngest steps back."""
+        """Running answers grow: when memory is short, cached prompts go first, then who is read, then the youngest."""
         machine, running = self._machine, self._running()
         growth = machine.shape.growth_bytes(running.num_sequences, running.longest_tokens + WATCH_STEPS)
         short = growth + machine.reserve_bytes // 2 - machine.available_bytes()
         if short <= 0 or machine.store.release(short) >= short:
             return
-        decoding = [self._sequences[sequence_id] for sequence_id in self._scheduler.decoding]
-        if len(decoding) > 1:
-            self._step_back(decoding[-1])
+        ids = (*self._scheduler.decoding, *self._scheduler.reading)
+        youngest = self._sequences[ids[-1]]
+        if len(ids) > 1:
+            self._step_back(youngest)
         else:
-            sequence = decoding[0]
-            sequence.end("context_full", peak_memory_bytes=mx.get_peak_memory())
-            self._leave(sequence)
+            self._end(youngest, "context_full")
         mx.clear_cache()
 
     def _rebuild(self, error: Exception) -> None:
@@ -313,7 +337,7 @@ class Engine:
 
     # Endings.
 
-    def _attempt(self, step: Callable[[], None], on_failure: Callable[[Exception], None]) -> None:
+    def _attempt(self, step: Callable[[], None], on_failure: Callable[[Exception], object]) -> None:
         """Do a step; whatever it fails with, this thread and the other sequences live on."""
         try:
             step()
@@ -330,17 +354,30 @@ class Engine:
             self._keep_piece(sequence)
         elif sequence.id in self._scheduler.decoding:
             self._keep_row(sequence)
-        sequence.end("stop", peak_memory_bytes=mx.get_peak_memory())
-        self._leave(sequence)
+        self._end(sequence, "stop")
 
     def _keep_piece(self, sequence: Sequence) -> None:
         if self._machine.store.is_trimmable and sequence.num_read:
-            self._machine.store.keep(sequence.tokens[: sequence.num_read], sequence.caches)
+            self._keep(sequence.tokens[: sequence.num_read], sequence.caches)
 
     def _keep_row(self, sequence: Sequence) -> None:
         if self._machine.store.is_trimmable and sequence.id in self._machine.runner.row_ids:
             runner = self._machine.runner
-            self._machine.store.keep(runner.tokens(sequence.id), runner.caches(sequence.id))
+            self._keep(runner.tokens(sequence.id), runner.caches(sequence.id))
+
+    def _keep(self, tokens: list[int], caches: list[Any]) -> None:
+        """Put them into the prefix cache; what goes wrong there costs nobody an answer."""
+        self._attempt(lambda: self._machine.store.keep(tokens, caches), converted)
+
+    def _end(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.end(reason, peak_memory_bytes=mx.get_peak_memory())
+        self._leave(sequence)
+
+    def _fail_all(self, error: Exception) -> None:
+        """The turn itself failed, outside of any one's step: nobody is left waiting, and the thread lives on."""
+        self._machine.runner.clear()
+        for sequence in tuple(self._sequences.values()):
+            self._fail(sequence, converted(error))
 
     def _fail(self, sequence: Sequence, error: PensieveError) -> None:
         sequence.fail(error)

@@ -50,3 +50,14 @@ def next_stop(num_read: int, target: int) -> int:
     if num_read >= boundary:
         return target
     return min(boundary, (num_read // BOUNDARY_TOKENS + 1) * BOUNDARY_TOKENS)
+
+
+def is_kept_at(num_read: int, target: int, *, began_at: int, is_trimmable: bool) -> bool:
+    """Whether a prompt goes to the prefix cache when a piece of it that began at `began_at` has been read.
+
+    A long one does while it is read: who waits for the beginning they share gets it before the end, and a request that
+    is broken off has lost little.
+    """
+    if is_trimmable:
+        return num_read // BOUNDARY_TOKENS > began_at // BOUNDARY_TOKENS
+    return num_read == next_stop(num_read - 1, target)

@@ -71,10 +71,15 @@ class Runner:
         self._model(mx.array([list(tokens)]), cache=caches)
         mx.eval([cache.state for cache in caches])
 
-    def check_alone(self, caches: Caches, token: int) -> None:
-        """Compute one step of this sequence by itself, for nothing but its errors."""
-        trial = copy.deepcopy(caches)
-        mx.eval(self._model(mx.array([[token]]), cache=trial))
+    def check_alone(self, sampler: RowSampler, caches: Caches, token: int) -> None:
+        """Compute what a first token needs, and a second, by themselves, for nothing but errors: a step fails before
+        the token that went into it was heard. Uses `sampler` up, and leaves `caches` as they are.
+        """
+        trial, last = copy.deepcopy(caches), mx.array([token])
+        for is_output in (False, True):
+            logits = self._model(last[:, None], cache=trial)[:, -1, :]
+            last = draw(logits, [sampler], last, [is_output]).tokens
+            mx.eval(last)
 
     def join(self, row_id: str, sampler: RowSampler, caches: Caches, tokens: Sequence[int]) -> None:
         """Decode this sequence from now on: `caches` hold all of its tokens but the last. Takes the caches over."""

@@ -15,7 +15,6 @@ import mlx.core as mx
 
 from pensieve.sampling.params import SamplingParams
 
-
 COLDEST = 1e-5
 """A lower temperature is none: logits divided by it may overflow, and the likeliest token is all that is left."""
 
@@ -202,7 +201,8 @@ def _candidates(logits: mx.array, width: int) -> mx.array:
 
 def _keys(logits: mx.array) -> mx.array:
     """Numbers that sort logits in falling order. On a CPU they hold the id as well, since its partition leaves open
-    which of equal ones it takes, and half-precision models make many; the GPUs' is a stable sort."""
+    which of equal ones it takes, and half-precision models make many; the GPUs' is a stable sort.
+    """
     if mx.default_device() != mx.Device(mx.cpu):
         return -logits
     bits = (logits + 0.0).view(mx.int32)  # adding turns -0.0 into 0.0

@@ -116,6 +116,7 @@ class Sequence:
 
     def speak(self, token: int, probabilities: Probabilities | None) -> None:
         """It made a token. The first is urgent; what follows is paced."""
+        self.num_failures = 0
         self.outputs.append(token)
         self._clock.speak()
         self._sink(Spoke(token, probabilities), not self._flows)
