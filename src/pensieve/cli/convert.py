@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import get_args
 
@@ -136,19 +136,27 @@ def _empty_staging(target: Path, *, is_ours: bool) -> Iterator[Path]:
 
     In a folder that is not ours, nothing of it stays.
     """
-    with staged(target.parent, target.name) as staging:
+    with ExitStack() as tidied, staged(target.parent, target.name) as staging:
+        if not is_ours:
+            tidied.callback(_tidy, target)
+        _empty(staging)
         try:
-            for child in staging.iterdir():
-                discard(child)
             yield staging
         finally:
-            for child in staging.iterdir() if staging.exists() else ():
-                discard(child)
-    with suppress(OSError):  # other conversions into this folder may be under way
-        if is_ours:
-            return
-        (target.parent / STAGING_NAME / f"{target.name}.lock").unlink()
-        (target.parent / STAGING_NAME).rmdir()
+            _empty(staging)
+
+
+def _empty(folder: Path) -> None:
+    for child in folder.iterdir() if folder.exists() else ():
+        discard(child)
+
+
+def _tidy(target: Path) -> None:
+    """Take the folder of locks away, unless another conversion uses it."""
+    staging = target.parent / STAGING_NAME
+    with suppress(OSError):
+        (staging / f"{target.name}.lock").unlink()
+        staging.rmdir()
 
 
 def page(finished: Finished, spec: ModelSpec) -> list[str]:
