@@ -194,13 +194,15 @@ class TinyEngine:
         """What is left of the limit beside all caches: those of prompts being read, of running answers, and stored."""
         sequences, runner = tuple(self.engine._sequences.values()), self.machine.runner
         live = [cache for sequence in sequences for cache in sequence.caches] + runner._caches
-        return self.limit_bytes - self.machine.store.num_bytes - sum(cache.nbytes for cache in live)
+        held: int = self.machine.store.num_bytes + sum(cache.nbytes for cache in live)
+        return self.limit_bytes - held
 
     def _build(self) -> Machine:
         model, _ = load_model(self.folder)
 
         def new_caches() -> list[Any]:
-            return make_prompt_cache(model)
+            caches: list[Any] = make_prompt_cache(model)
+            return caches
 
         self.machine = Machine(
             runner=Runner(self.wrapper(model), new_caches),
@@ -244,13 +246,14 @@ def running(folder: Path, wrapper: Wrapper = plain, **options: Any) -> Iterator[
 
 def greedy_alone(model: Any, prompt: list[int], num_tokens: int) -> list[int]:
     """The best continuation by the bare model: the prompt in as few steps as can be, then token by token."""
-    caches, answer = make_prompt_cache(model), []
+    caches, answer = make_prompt_cache(model), list[int]()
     pieces = [prompt[start : start + ONE_STEP_TOKENS] for start in range(0, len(prompt), ONE_STEP_TOKENS)]
     for tokens in pieces[:-1]:
         model(mx.array([tokens]), cache=caches)
         mx.eval([cache.state for cache in caches])
     tokens = pieces[-1]
     while len(answer) < num_tokens:
-        tokens = [int(mx.argmax(model(mx.array([tokens]), cache=caches)[0, -1]).item())]
+        best: Any = mx.argmax(model(mx.array([tokens]), cache=caches)[0, -1]).tolist()
+        tokens = [int(best)]
         answer += tokens
     return answer

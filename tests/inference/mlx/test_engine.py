@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -313,7 +313,7 @@ def test_a_cache_that_cannot_be_kept_costs_nobody_an_answer(llama: Path, alone: 
         tiny.settle()
 
 
-def _refuse_to_keep(tokens: list[int], caches: list[Any]) -> None:
+def _refuse_to_keep(tokens: Sequence[int], caches: Sequence[Any]) -> None:
     raise RuntimeError(f"no room for {len(tokens)} tokens of {len(caches)} layers")
 
 
@@ -446,7 +446,7 @@ def test_stopping_ends_everybody_once_with_an_error(llama: Path) -> None:
             assert each.num_ends == 1
 
 
-def test_an_engine_that_never_started_or_could_not_is_stopped(llama: Path) -> None:
+def test_an_engine_that_never_started_or_could_not_is_stopped() -> None:
     """What `build` raises comes out of `start`; a task that is submitted then is not left waiting."""
 
     def fail() -> Any:

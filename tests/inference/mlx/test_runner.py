@@ -86,7 +86,7 @@ def test_caches_taken_out_of_a_batch_go_on_as_if_they_had_been_alone(model_of: M
         assert runner.tokens(name)[: len(tokens) + 9] == tokens + own
         caches = runner.caches(name)
         held = runner.tokens(name)
-        following = int(mx.argmax(model(mx.array([[7]]), cache=caches)[0, -1]).item())
+        following: Any = mx.argmax(model(mx.array([[7]]), cache=caches)[0, -1]).tolist()
         assert following == greedy_alone(model, [*held, 7], 1)[0]
     after = {spoken.row_id: spoken.token for _ in range(2) for spoken in runner.step()}
     assert after == {name: greedy_alone(model, tokens, 11)[-1] for name, tokens in prompts.items()}

@@ -45,6 +45,12 @@ def draw_once(row: RowSampler, logits: list[float] = LOGITS, last: int = 0, *, i
     return draw(mx.array([logits]), [row], mx.array([last]), [is_output])
 
 
+def token_of(drawn: Draw) -> int:
+    """The token of a single row."""
+    tokens: Any = drawn.tokens.tolist()
+    return int(tokens[0])
+
+
 def frequencies(count: int, logits: list[float] = LOGITS, **fields: Any) -> dict[int, float]:
     """How often each token is drawn, by as many rows with seeds of their own."""
     rows = [sampler(vocabulary_size=len(logits), **fields | {"seed": seed}) for seed in range(count)]
@@ -126,7 +132,7 @@ def test_exactly_the_tokens_of_the_definition_can_be_drawn(
 def test_equally_likely_tokens_are_drawn_the_same_alone_and_in_a_batch() -> None:
     """Half-precision models give many tokens the same logit; which of them a seed means must not depend on others."""
     logits = [float(token % 3) for token in range(300)]
-    wide = {"vocabulary_size": 300, "temperature": 1.0}
+    wide: dict[str, Any] = {"vocabulary_size": 300, "temperature": 1.0}
     for seed in range(8):
         alone = sampler(top_k=40, seed=seed, **wide)
         together = sampler(top_k=40, seed=seed, **wide)
@@ -137,20 +143,20 @@ def test_equally_likely_tokens_are_drawn_the_same_alone_and_in_a_batch() -> None
 
 def test_a_seed_gives_the_same_tokens_alone_in_a_batch_and_after_a_pause() -> None:
     """Whatever the rows beside it are set to."""
-    fields = {"seed": 7, "top_k": 6, "top_p": 0.9, "min_p": 0.02, "presence_penalty": 0.5}
+    fields: dict[str, Any] = {"seed": 7, "top_k": 6, "top_p": 0.9, "min_p": 0.02, "presence_penalty": 0.5}
     alone, together = sampler((1, 2), **fields), sampler((1, 2), **fields)
     others = [sampler(temperature=0.0), sampler(top_k=3, seed=3), sampler((3,), repetition_penalty=1.7, seed=4)]
     answers: tuple[list[int], list[int]] = ([], [])
     for _ in range(12):
         last = answers[0][-1] if answers[0] else 2
-        answers[0].append(int(draw_once(alone, last=last, is_output=bool(answers[0])).tokens.item()))
+        answers[0].append(token_of(draw_once(alone, last=last, is_output=bool(answers[0]))))
         rows, are_outputs = [*others, together], [True, True, True, bool(answers[1])]
         tokens: Any = draw(mx.array([LOGITS] * 4), rows, mx.array([0, 1, 2, last]), are_outputs).tokens
         answers[1].append(tokens.tolist()[3])
     assert answers[0] == answers[1]
     assert len(set(answers[0])) > 2
     paused = sampler((1, 2), tuple(answers[0][:5]), **fields)
-    assert int(draw_once(paused, last=answers[0][4]).tokens.item()) == answers[0][5]
+    assert token_of(draw_once(paused, last=answers[0][4])) == answers[0][5]
 
 
 def test_other_seeds_and_places_give_other_numbers() -> None:
@@ -216,7 +222,8 @@ def test_no_alternatives_and_more_than_there_are_tokens() -> None:
     (many,) = draw_once(sampler(num_logprobs=1000)).reports
     assert alone is not None
     assert many is not None
-    assert (alone.ids.tolist(), sorted(many.ids.tolist())) == ([], list(range(8)))  # type: ignore[arg-type]
+    ids: Any = many.ids.tolist()
+    assert (alone.ids.tolist(), sorted(ids)) == ([], list(range(8)))
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])

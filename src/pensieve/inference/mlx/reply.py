@@ -13,6 +13,7 @@ from pensieve.generation import (
     Started,
     TextDelta,
     ThinkingDelta,
+    ThinkingFinished,
     TokenLogprob,
     Usage,
 )
@@ -47,31 +48,30 @@ class Reply:
     def take(self, items: Iterable[Item]) -> list[GenerationEvent]:
         """The events of these items. Raises the error of a failed sequence."""
         events: list[GenerationEvent] = []
-        text = ""
         for item in items:
             match item:
                 case Spoke(token, probabilities):
-                    text += self._heard(token, probabilities)
+                    events += self._heard(token, probabilities)
                 case Began(num_cached):
                     self._num_cached = num_cached
                     events.append(Started(self._num_prompt_tokens, num_cached))
                 case Read(num_tokens):
                     events.append(PromptProgress(num_tokens, self._num_prompt_tokens))
                 case Ended():
-                    events += self._parsed(text + self._stream.flush())
+                    events += self._parsed(self._stream.flush())
                     events += self._ending(item)
-                    text = ""
                 case Failed(error):
                     raise error
-        return events + self._parsed(text)
+        return _joined(events)
 
-    def _heard(self, token: int, probabilities: Probabilities | None) -> str:
+    def _heard(self, token: int, probabilities: Probabilities | None) -> list[GenerationEvent]:
+        """Token by token, so that what is counted and reported ends with the token that completed a stop string."""
         if self.has_stopped:
-            return ""
+            return []
         self._num_spoken += 1
         if probabilities is not None:
             self._logprobs.append(self._with_texts(token, probabilities))
-        return self._stream.add(token)
+        return self._parsed(self._stream.add(token))
 
     def _with_texts(self, token: int, probabilities: Probabilities) -> TokenLogprob:
         text_of = self._tokenizer.token_text
@@ -86,7 +86,7 @@ class Reply:
         usage = Usage(self._num_prompt_tokens, self._num_cached, self._num_spoken)
         matched = self._parser.matched_stop
         reason: FinishReason = ended.reason
-        if reason == "stop":
+        if reason == "stop" or matched is not None:
             reason = self._parser.finish_hint or "stop"
         if matched in self._turn_stop:
             matched, reason = None, "stop"
@@ -102,7 +102,21 @@ class Reply:
             if isinstance(event, TextDelta):
                 event = TextDelta(event.text, tuple(self._logprobs))  # noqa: PLW2901 - the same event, with more in it
                 self._logprobs.clear()
-            elif isinstance(event, ThinkingDelta):
+            elif isinstance(event, ThinkingDelta | ThinkingFinished):
                 self._logprobs.clear()
             shown.append(event)
         return shown
+
+
+def _joined(events: list[GenerationEvent]) -> list[GenerationEvent]:
+    """The same events, with deltas that follow one another made one: each costs a frame to the server."""
+    joined: list[GenerationEvent] = []
+    for event in events:
+        match joined[-1] if joined else None, event:
+            case TextDelta(before, logprobs), TextDelta(text, more):
+                joined[-1] = TextDelta(before + text, logprobs + more)
+            case ThinkingDelta(before), ThinkingDelta(text):
+                joined[-1] = ThinkingDelta(before + text)
+            case _:
+                joined.append(event)
+    return joined
