@@ -38,7 +38,7 @@ def keep(books: PrefixIndex, path: Path, *, boundary_bytes: int = 0) -> int | No
     names = digests(path)
     match = books.match(names)
     books.touch(match)
-    needs_boundary = boundary_bytes and not match.first(len(path)).boundary
+    needs_boundary = boundary_bytes and not (match.num_blocks == len(path) and match.boundary)
     added = boundary_bytes if needs_boundary else 0
     count = books.fitting_blocks(match, len(names) - match.num_blocks, block_bytes=10, boundary_bytes=added)
     if count is None:
@@ -119,6 +119,18 @@ def test_an_answer_starts_only_at_a_boundary_where_layers_cannot_be_cut() -> Non
     assert usable.num_blocks == 2
     assert usable.boundary is not None
     assert books.usable(books.match(digests((1, 2, 3, 4, 5, 6)))).num_blocks == 5
+
+
+def test_a_boundary_of_a_prompt_that_parted_before_it_is_not_taken() -> None:
+    """It lies in a shared extent, as far from the beginning as the other prompt's own end."""
+    books = index(is_trimmable=False)
+    keep(books, (1, 2, 3), boundary_bytes=7)
+    keep(books, (1, 2, 9), boundary_bytes=7)
+    found = [books.usable(books.match(digests(path))) for path in ((1, 2, 3), (1, 2, 9))]
+    assert [match.num_blocks for match in found] == [3, 3]
+    assert found[0].boundary is not found[1].boundary
+    books.remove(found[1].boundary or pytest.fail("no boundary"))
+    assert books.usable(books.match(digests((1, 2, 9)))).num_blocks == 0
 
 
 def test_a_prompt_that_needs_its_boundary_is_kept_whole_or_not_at_all() -> None:

@@ -97,6 +97,7 @@ class Match:
 
     def first(self, num_blocks: int) -> Match:
         """The same prefix, cut to `num_blocks` of its blocks."""
+        assert num_blocks <= self.num_blocks, "a prefix has no more blocks than were matched"
         path = tuple(extent for extent in self.path if extent.start < num_blocks)
         boundary = path[-1].boundaries.get(num_blocks) if path else None
         return Match(num_blocks, path, boundary)
@@ -150,8 +151,9 @@ class PrefixIndex:
         """The longest part of a match that an answer may start from."""
         if self.is_trimmable:
             return match
-        for extent in reversed(match.path):
-            end = max((end for end in extent.boundaries if end <= match.num_blocks), default=0)
+        for extent, count in reversed(match.parts()):
+            # Boundaries further on in the extent belong to a prompt that parted from this one.
+            end = max((end for end in extent.boundaries if end <= extent.start + count), default=0)
             if end:
                 return match.first(end)
         return Match()

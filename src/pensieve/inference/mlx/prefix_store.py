@@ -141,7 +141,11 @@ class PrefixStore:
         digests = list(block_digests(self._root, tokens, num_blocks))
         match = self._index.match(digests)
         self._index.touch(match)
-        states = None if self.is_trimmable or match.first(num_blocks).boundary else layout.snapshot(caches)
+        states = (
+            None
+            if self.is_trimmable or (match.num_blocks == num_blocks and match.boundary)
+            else layout.snapshot(caches)
+        )
         missing = self._make_room(match, digests[match.num_blocks :], live, states)
         if missing is None:
             return
