@@ -27,13 +27,14 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="module")
-def model_of(folder_of: Callable[..., Path]) -> Callable[[str], Any]:
-    """The bare model of a family, whose arrays belong to the test's thread."""
-    loaded: dict[str, Any] = {}
+def model_of(folder_of: Callable[..., Path]) -> Callable[..., Any]:
+    """The bare model in the folder of that family and those options; its arrays belong to the test's thread."""
+    loaded: dict[Path, Any] = {}
 
-    def model(family: str) -> Any:
-        if family not in loaded:
-            loaded[family] = load_model(folder_of(family))[0]
-        return loaded[family]
+    def model(family: str, **options: Any) -> Any:
+        folder = folder_of(family, **options)
+        if folder not in loaded:
+            loaded[folder] = load_model(folder)[0]
+        return loaded[folder]
 
     return model
