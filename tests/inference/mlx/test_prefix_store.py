@@ -190,6 +190,18 @@ def test_a_prompt_longer_than_the_budget_keeps_its_beginning(load: Callable[[str
     assert store.stats().evicted_bytes == 0
 
 
+def test_a_longer_prompt_never_evicts_its_own_beginning(load: Callable[[str], Any]) -> None:
+    """Even where that was used least recently of all."""
+    model = load("llama")
+    one = store_for(model)
+    remember(one, model, prompt(64))
+    store = store_for(model, budget_bytes=one.num_bytes * 5)
+    remember(store, model, prompt(192))
+    remember(store, model, prompt(128, seed=2))
+    remember(store, model, prompt(320))
+    assert [store.probe(prompt(400)), store.probe(prompt(130, seed=2))] == [320, 0]
+
+
 def test_a_boundary_too_large_for_the_budget_costs_the_others_nothing(load: Callable[[str], Any]) -> None:
     """Where layers cannot be cut a prompt is stored whole or not at all, and then nothing goes for it."""
     model = load("qwen3_next")
