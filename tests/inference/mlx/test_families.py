@@ -1,4 +1,4 @@
-"""Every family, through the engine that serves it: the same greedy tokens alone, in a batch, and from a cached prefix."""
+"""Every family, through the engine that serves it: the same greedy tokens alone, in a batch, and from the cache."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class MlxBackend:
     async def aclose(self) -> None:
         """End what runs and wait for the engine thread."""
         await asyncio.to_thread(self._engine.stop)
-        self._text.close()
+        await asyncio.to_thread(self._text.close)
 
     def _start(self, spec: ModelSpec, settings: Settings, state_folder: Path | None) -> Built:
         """Start the engine; what comes back holds no arrays."""
