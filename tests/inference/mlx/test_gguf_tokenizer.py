@@ -34,7 +34,11 @@ TEXTS = (
         "I'm you're DON'T \u2019s \u201cx\u201d",
         "camelCaseHTTPServer snake_case",
     ),
-    *("def f(x):\n    return x**2  # no\n\tif a!=b: pass\r\n", "...!!!???---===$$$", "https://example.com/c?d=1&e=%20#f"),
+    *(
+        "def f(x):\n    return x**2  # no\n\tif a!=b: pass\r\n",
+        "...!!!???---===$$$",
+        "https://example.com/c?d=1&e=%20#f",
+    ),
     *("<|im_start|>user\nhi<|im_end|>\n", "<|end|> after", "<s>one</s>two", evaluation_text()[:2_000]),
 )
 
