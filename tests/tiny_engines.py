@@ -158,6 +158,7 @@ class TinyEngine:
         self.limit_bytes = PLENTY_BYTES
         self.chunk_tokens = 64
         self.cache_budget_bytes = 64 * MIB
+        self.make_caches: Callable[[Any], list[Any]] = make_prompt_cache
         self.machine: Machine
         self._num_tasks = 0
 
@@ -201,8 +202,7 @@ class TinyEngine:
         model, _ = load_model(self.folder)
 
         def new_caches() -> list[Any]:
-            caches: list[Any] = make_prompt_cache(model)
-            return caches
+            return self.make_caches(model)
 
         self.machine = Machine(
             runner=Runner(self.wrapper(model), new_caches),
@@ -242,6 +242,11 @@ def running(folder: Path, wrapper: Wrapper = plain, **options: Any) -> Iterator[
         yield tiny
     finally:
         tiny.engine.stop()
+
+
+def prompt_of(num_tokens: int, seed: int = 0) -> list[int]:
+    """Tokens that differ from the first on for every seed."""
+    return [3 + (seed * 37 + place * (seed + 5)) % 90 for place in range(num_tokens)]
 
 
 def greedy_alone(model: Any, prompt: list[int], num_tokens: int) -> list[int]:

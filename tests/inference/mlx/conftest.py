@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlx_lm.utils import load_model
 
+from tiny_engines import greedy_alone
 from tiny_models import make_tiny_model
 
 
@@ -38,3 +40,22 @@ def model_of(folder_of: Callable[..., Path]) -> Callable[..., Any]:
         return loaded[folder]
 
     return model
+
+
+@pytest.fixture
+def llama(folder_of: Callable[..., Path]) -> Path:
+    """The plainest tiny model."""
+    return folder_of("llama")
+
+
+@pytest.fixture
+def alone(model_of: Callable[..., Any]) -> Callable[[list[int], int], list[int]]:
+    """What that model says by itself to a prompt, in so many tokens."""
+    return lambda tokens, count: greedy_alone(model_of("llama"), tokens, count)
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[None]:
+    """No thread of an engine outlives its test."""
+    yield
+    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("mlx")]

@@ -1,4 +1,4 @@
-"""What may go wrong with a real worker process: each fault ends in one clear error, and the next request is answered."""
+"""What may go wrong with a real worker process: each fault is one clear error, and the next request is answered."""
 
 from __future__ import annotations
 

@@ -86,6 +86,8 @@ class Engine:
         if building.exception() is not None:
             self._thread.shutdown()
         self._machine = building.result()
+        if not self._machine.runner.is_batchable:
+            self._scheduler.limit_rows(1)
         self._running_until_stopped = self._thread.submit(self._run)
 
     def submit(self, task: Task, sink: Sink) -> None:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from pensieve.inference.mlx import layout
 from pensieve.inference.mlx.sampler import Draw, Report, RowSampler, draw
 
 Caches = list[Any]
@@ -59,7 +60,8 @@ class Runner:
         self._is_batched = False
         self._newest: Draw | None = None
         """The newest token of each row: drawn or, before a row has spoken, given."""
-        self.is_batchable = all(hasattr(cache, "merge") for cache in make_cache())
+        self.is_batchable = all(hasattr(leaf, "merge") for leaf in layout.leaves(make_cache()))
+        """Rows can share caches; else only one may join at a time."""
 
     @property
     def row_ids(self) -> tuple[str, ...]:

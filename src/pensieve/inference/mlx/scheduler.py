@@ -64,6 +64,10 @@ class Scheduler:
         """There is nothing to do."""
         return not (self._waiting or self._reading or self._decoding)
 
+    def limit_rows(self, max_rows: int) -> None:
+        """Let at most so many run at once; call it before anything does."""
+        self._max_rows = min(self._max_rows, max_rows)
+
     def enqueue(self, sequence_id: str, tokens: Sequence[int]) -> None:
         """Put a new sequence at the end of the queue. Raises `Overloaded` when the queue is full."""
         if len(self._waiting) >= self._queue_limit:
