@@ -1,0 +1,121 @@
+"""The whole way through the MLX engine: a GGUF file is converted, served from its command, and asked by the SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anthropic
+import httpx
+import pytest
+
+pytestmark = pytest.mark.model
+
+QUESTION = "What is the capital of France? Answer in one sentence."
+RULES = " ".join(f"Rule {number}: be brief, be kind, and say only what you know for sure." for number in range(1, 17))
+CAPITAL: dict[str, Any] = {
+    "model": "claude-opus-5-5",
+    "max_tokens": 12,
+    "messages": [{"role": "user", "content": QUESTION}],
+    "extra_body": {"temperature": 0},
+}
+RULED: dict[str, Any] = CAPITAL | {"system": RULES, "max_tokens": 2}
+"""A prompt that is worth a place on disk."""
+
+
+@pytest.fixture(scope="module")
+def url(mlx_server: subprocess.Popen[str]) -> str:
+    """Where it listens."""
+    assert mlx_server.stdout is not None
+    return next(word for word in mlx_server.stdout.readline().split() if word.startswith("http"))
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
+    """The SDK as its users make it."""
+    async with anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0, timeout=120) as made:
+        yield made
+
+
+def text_of(message: anthropic.types.Message) -> str:
+    """The text of an answer that has nothing else."""
+    (block,) = message.content
+    assert block.type == "text"
+    return block.text
+
+
+def worker_of(server: subprocess.Popen[str]) -> int:
+    """The process id of the server's worker."""
+    return int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[0])
+
+
+def cached_tokens(message: anthropic.types.Message) -> int:
+    """Tokens of the prompt that were not computed for this answer."""
+    return message.usage.cache_read_input_tokens or 0
+
+
+async def test_the_answer_is_the_one_llama_cpp_gives(client: anthropic.AsyncAnthropic, mlx_home: Path) -> None:
+    """To the letter, from the same codes of the same weights, on the other engine."""
+    message = await client.messages.create(**CAPITAL)
+    asked = [sys.executable, "-m", "pensieve", "ask", QUESTION, "--temperature", "0", "--model", "smollm2-135m"]
+    environment = os.environ | {"PENSIEVE_HOME": str(mlx_home)}
+    done = await asyncio.to_thread(
+        subprocess.run, asked, check=True, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+    assert "Paris" in text_of(message)
+    assert text_of(message) == done.stdout.strip()
+    assert (message.model, message.stop_reason) == ("smollm2-135m-mlx", "end_turn")
+
+
+async def test_a_streamed_answer_is_the_same(client: anthropic.AsyncAnthropic) -> None:
+    """The accumulator takes it without a warning, and the prompt was counted the same way."""
+    counted = await client.messages.count_tokens(model="m", messages=CAPITAL["messages"])
+    async with client.messages.stream(**CAPITAL) as stream:
+        text = "".join([piece async for piece in stream.text_stream])
+        usage = (await stream.get_final_message()).usage
+    assert "Paris" in text
+    assert usage.input_tokens + (usage.cache_read_input_tokens or 0) == counted.input_tokens
+    assert 3 < usage.output_tokens <= 12
+
+
+async def test_a_request_sent_again_is_not_read_again(client: anthropic.AsyncAnthropic) -> None:
+    """All whole blocks of its prompt come from the cache, and the answer does not change."""
+    first = await client.messages.create(**RULED)
+    second = await client.messages.create(**RULED)
+    assert cached_tokens(first) == 0
+    assert second.usage.input_tokens <= 64 < cached_tokens(second)
+    assert cached_tokens(second) + second.usage.input_tokens == first.usage.input_tokens
+    assert text_of(first) == text_of(second)
+
+
+async def test_the_engine_is_named(client: anthropic.AsyncAnthropic, url: str) -> None:
+    """By the health route, once the model is loaded; nothing names a path."""
+    await client.messages.create(**CAPITAL | {"max_tokens": 1})
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as plain:
+        health = (await plain.get("/health")).text
+    assert "MLX on cpu" in health
+    assert "safetensors" not in health
+
+
+async def test_a_killed_worker_costs_one_error_and_forgets_no_prompt(
+    client: anthropic.AsyncAnthropic, mlx_server: subprocess.Popen[str], mlx_home: Path
+) -> None:
+    """The next request is answered by a new worker, with the prompt that the last one has left on disk."""
+    before = await client.messages.create(**RULED)
+    while not list(mlx_home.glob("state/prefix-cache/*/*.safetensors")):
+        await asyncio.sleep(0.1)
+    story = CAPITAL | {"max_tokens": 500, "messages": [{"role": "user", "content": "Tell a very long story."}]}
+    async with client.messages.stream(**story) as stream:
+        await anext(aiter(stream.text_stream))
+        os.kill(worker_of(mlx_server), signal.SIGKILL)
+        with pytest.raises(anthropic.APIStatusError, match="SIGKILL"):
+            await stream.until_done()
+    after = await client.messages.create(**RULED)
+    assert cached_tokens(after) > 64
+    assert text_of(after) == text_of(before)
