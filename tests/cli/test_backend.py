@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from gguf_files import write_gguf
-from pensieve.cli.backend import choose
+from model_folders import write_folder
+from pensieve.cli.backend import Place, check_quantization, choose
 from pensieve.config.settings import Folders, ModelSettings, Settings
+from pensieve.errors import UsageError
 from pensieve.inference.server_client import RunningServer
 from pensieve.server.run_file import RunFile
 
@@ -54,3 +58,33 @@ def test_a_model_on_disk_is_not_answered_by_a_script_of_its_name(
     weights = write_gguf(tmp_path / "scripted.gguf")
     assert chosen(weights, folders, server) is None
     assert chosen("scripted", folders, server) == server
+
+
+def test_a_quantization_that_would_change_nothing_is_refused(
+    tmp_path: Path, folders: Folders, server: RunningServer
+) -> None:
+    """A GGUF file has its own, and a server has loaded its model; a folder of safetensors takes it."""
+    weights, folder = write_gguf(tmp_path / "mine.gguf"), write_folder(tmp_path / "other")
+    own, taken = (choose(Settings(model=ModelSettings(name=str(path))), folders) for path in (weights, folder))
+    check_quantization(None, own)
+    check_quantization("none", own)
+    check_quantization("int4", taken)
+    with pytest.raises(UsageError, match="mine is a GGUF file, quantized as it is: leave it out, or make"):
+        check_quantization("int4", own)
+    with pytest.raises(UsageError, match="has loaded scripted already: leave it out, or give it to `pensieve serve`"):
+        check_quantization("int4", Place("scripted", server=server))
+
+
+@pytest.mark.parametrize("command", ["ask", "chat", "serve"])
+@pytest.mark.usefixtures("pensieve_home")
+def test_commands_that_load_a_model_take_a_quantization(command: str, tmp_path: Path) -> None:
+    """As the setting of that name, refused in the same words."""
+    weights = write_gguf(tmp_path / "mine.gguf")
+    words = [sys.executable, "-m", "pensieve", command, *(["hello"] if command == "ask" else []), "--quantization"]
+    for more, problem in {
+        ("int3",): "mlx.quantization (from --quantization): 'int3' is not accepted",
+        ("int4", "--model", str(weights)): "mine is a GGUF file",
+    }.items():
+        ended = subprocess.run([*words, *more], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+        assert ended.returncode == 2
+        assert problem in ended.stderr

@@ -12,7 +12,7 @@ from contextlib import aclosing
 import click
 import msgspec
 
-from pensieve.cli.backend import Place, choose, open_backend
+from pensieve.cli.backend import Place, check_quantization, choose, open_backend
 from pensieve.cli.chat.render import Screen
 from pensieve.cli.context import load_settings
 from pensieve.cli.failures import INTERRUPTED_STATUS
@@ -36,6 +36,7 @@ SETTINGS = {
     "top_p": "generation.top_p",
     "top_k": "generation.top_k",
     "max_tokens": "generation.max_tokens",
+    "quantization": "mlx.quantization",
 }
 """Which setting each flag stands for; what a flag may say is checked where settings are."""
 
@@ -49,7 +50,7 @@ class Manner(msgspec.Struct, frozen=True):
 
 @click.command()
 @click.argument("words", nargs=-1)
-@click.option("--model", help="A model's name, or the path of a GGUF file.")
+@click.option("--model", help="A model's name, or the path of a GGUF file or of a folder of safetensors.")
 @click.option("--system", help="What the model is told before the question.")
 @click.option("--temperature", help="0 is always the likeliest word; higher is more varied.")
 @click.option("--top-p", help="Choose among the likeliest words that together have this probability.")
@@ -58,6 +59,7 @@ class Manner(msgspec.Struct, frozen=True):
     "--seed", type=click.IntRange(0, int(RANGES["seed"].high)), help="The same seed gives the same answer again."
 )
 @click.option("--max-tokens", help="Longest answer, in tokens.")
+@click.option("--quantization", help="Load an unquantized MLX model as int4, int8 or fp16; none leaves it as it is.")
 @click.option("--no-streaming", is_flag=True, help="Print the answer when it is complete.")
 @click.option("--json", "is_json", is_flag=True, help="Print one JSON object: answer, usage and speed.")
 def ask(words: tuple[str, ...], seed: int | None, no_streaming: bool, is_json: bool, **flags: str | None) -> int:
@@ -68,6 +70,7 @@ def ask(words: tuple[str, ...], seed: int | None, no_streaming: bool, is_json: b
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
     question = say("user", read_question(words))
     place = choose(loaded.settings, loaded.folders)
+    check_quantization(flags["quantization"], place)
     request = Recipe.of(loaded.settings.generation, place.model, seed).request([question])
     manner = Manner(is_streamed=not (no_streaming or is_json), is_json=is_json)
     try:

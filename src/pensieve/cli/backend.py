@@ -50,6 +50,22 @@ def choose(settings: Settings, folders: Folders) -> Place:
     return Place(spec.name, spec=spec, state_folder=folders.state)
 
 
+def check_quantization(wanted: str | None, place: Place) -> None:
+    """Refuse a `--quantization` that would change nothing; raises `UsageError` with what to do instead."""
+    if wanted in (None, "none"):
+        return
+    if place.server is not None:
+        raise UsageError(
+            f"--quantization is for loading a model, and {place.server.url} has loaded {place.model} already: "
+            "leave it out, or give it to `pensieve serve`"
+        )
+    if place.spec is not None and place.spec.format == "gguf":
+        raise UsageError(
+            f"--quantization is for models of safetensors, and {place.model} is a GGUF file, quantized as it is: "
+            "leave it out, or make another form of it with `pensieve models convert`"
+        )
+
+
 @asynccontextmanager
 async def open_backend(place: Place, settings: Settings) -> AsyncIterator[Backend]:
     """The backend at the place, closed at the end. A worker starts with the first request."""

@@ -22,7 +22,7 @@ COMMANDS = {
     "ask": Entry("pensieve.cli.ask:ask", "Ask one question and print the answer."),
     "serve": Entry("pensieve.cli.serve:serve", "Answer coding agents and other programs over HTTP."),
     "pull": Entry("pensieve.cli.pull:pull", "Fetch a model onto this machine."),
-    "models": Entry("pensieve.cli.models:models", "List the models on this machine, or remove one."),
+    "models": Entry("pensieve.cli.models:models", "List, convert or remove the models on this machine."),
     "doctor": Entry("pensieve.cli.doctor:doctor", "Show what this machine can run, and what is wrong."),
     "config": Entry("pensieve.cli.config:config", "Show the settings and where each one came from."),
 }

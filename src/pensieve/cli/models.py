@@ -40,7 +40,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.group()
 def models() -> None:
-    """List the models on this machine, or remove one."""
+    """List, convert or remove the models on this machine."""
 
 
 models.add_command(convert)

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from pensieve import __version__
+from pensieve.cli.backend import Place, check_quantization
 from pensieve.cli.context import load_settings
 from pensieve.config.settings import Folders, LogSettings, Settings
 from pensieve.inference.router import Router
@@ -27,8 +28,10 @@ DEMO = "demo"
 @click.command("serve")
 @click.option("--host", help="Address to listen on; one beside loopback needs a key. [127.0.0.1]")
 @click.option("--port", help="Port to listen on; 0 takes any free one. [7777]")
-@click.option("--model", help="Model that answers: a name, or the path of a GGUF file.")
+@click.option("--model", help="Model that answers: a name, or the path of a GGUF file or of a folder of safetensors.")
 @click.option("--context-tokens", help="Context the model is loaded with.")
+@click.option("--quantization", help="Load an unquantized MLX model as int4, int8 or fp16; none leaves it as it is.")
+@click.option("--weights", help="Hold an MLX model's weights as quantized, dual or dense; auto chooses by machine.")
 @click.option(
     "--api-key",
     help="Key that clients must send. Other users of this machine can read a command line: prefer PENSIEVE_API_KEY.",
@@ -39,6 +42,8 @@ def serve(
     port: str | None,
     model: str | None,
     context_tokens: str | None,
+    quantization: str | None,
+    weights: str | None,
     api_key: str | None,
     script: str | None,
 ) -> None:
@@ -49,10 +54,15 @@ def serve(
         "server.api_key": api_key,
         "model.name": model,
         "model.context_tokens": context_tokens,
+        "mlx.quantization": quantization,
+        "mlx.weights": weights,
     }
     loaded = load_settings(flags)
     _log_to_stderr(loaded.settings.log)
-    router = _scripted_router(script) if script is not None else _model_router(loaded.settings, loaded.folders)
+    if script is not None:
+        router = _scripted_router(script)
+    else:
+        router = _model_router(loaded.settings, loaded.folders, quantization)
     run.serve(router, loaded.settings.server, loaded.folders, version=__version__, announce=click.echo)
 
 
@@ -68,6 +78,7 @@ def _scripted_router(name: str) -> Router:
     return Router(script.spec, lambda _spec: ScriptedBackend(script))
 
 
-def _model_router(settings: Settings, folders: Folders) -> Router:
+def _model_router(settings: Settings, folders: Folders, quantization: str | None) -> Router:
     spec = Registry(folders.models).find(settings.model.name)
+    check_quantization(quantization, Place(spec.name, spec=spec))
     return Router(spec, lambda spec: WorkerBackend(spec, settings, folders.state))

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, suppress
 
 import click
 
-from pensieve.cli.backend import Place, choose, open_backend
+from pensieve.cli.backend import Place, check_quantization, choose, open_backend
 from pensieve.cli.chat.loop import LoopThread
 from pensieve.cli.chat.render import Screen
 from pensieve.cli.chat.repl import Repl
@@ -26,15 +26,17 @@ SETTINGS = {
     "system": "generation.system",
     "temperature": "generation.temperature",
     "max_tokens": "generation.max_tokens",
+    "quantization": "mlx.quantization",
 }
 """Which setting each flag stands for; what a flag may say is checked where settings are."""
 
 
 @click.command()
-@click.option("--model", help="A model's name, or the path of a GGUF file.")
+@click.option("--model", help="A model's name, or the path of a GGUF file or of a folder of safetensors.")
 @click.option("--system", help="What the model is told before the conversation.")
 @click.option("--temperature", help="0 is always the likeliest word; higher is more varied.")
 @click.option("--max-tokens", help="Longest answer, in tokens.")
+@click.option("--quantization", help="Load an unquantized MLX model as int4, int8 or fp16; none leaves it as it is.")
 def chat(**flags: str | None) -> int:
     """Talk with a model, line by line.
 
@@ -43,6 +45,7 @@ def chat(**flags: str | None) -> int:
     _open_input()
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
     place = _choose_or_pull(loaded)
+    check_quantization(flags["quantization"], place)
     with LoopThread() as loop:
         return _talk(loop, place, loaded.settings)
 
