@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from pensieve.config.settings import GenerationSettings, MlxSettings, ModelSettings, Settings, WorkerSettings
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
-from pensieve.generation import Answer, Finished, GenerationRequest, Started, TextDelta, TokenLogprob, collect
+from pensieve.generation import Answer, GenerationRequest, Started, TextDelta, TokenLogprob, collect
 from pensieve.inference.mlx.backend import MlxBackend
 from pensieve.messages import TextPart, ThinkingPart, ToolSpec, say
 from pensieve.models.folders import read_folder
@@ -111,6 +111,8 @@ async def test_probabilities_come_with_the_text(backend: MlxBackend) -> None:
 
 async def test_a_client_that_leaves_frees_the_engine(backend: MlxBackend) -> None:
     """Before and after the first token; whoever comes next is answered, and nothing of it is left."""
+    engine = backend._engine
+    before = engine._num_steps
     for kind in (Started, TextDelta):
         async with aclosing(backend.generate(request("Paris? " * 50, max_tokens=400))) as events:
             async for event in events:
@@ -118,9 +120,10 @@ async def test_a_client_that_leaves_frees_the_engine(backend: MlxBackend) -> Non
                     break
     reply = await answer(backend, max_tokens=3)
     assert reply.usage.completion_tokens == 3
-    while backend._engine._sequences:
+    while engine._sequences:
         await answer(backend, max_tokens=1)
-    assert backend._engine._scheduler.is_idle
+    assert engine._scheduler.is_idle
+    assert engine._num_steps - before < 300
 
 
 async def test_more_than_can_run_or_wait_are_refused_and_the_rest_answered(backend: MlxBackend) -> None:
@@ -156,28 +159,26 @@ async def test_after_the_end_a_request_hears_so(folder_of: Callable[..., Path]) 
 class Scripted(Wrapped):
     """A model that says a fixed answer: the real one fills the caches, and only its scores are replaced."""
 
-    def __init__(self, model: Any, script: list[int]) -> None:
+    def __init__(self, model: Any, num_prompt_tokens: int, script: list[int]) -> None:
         super().__init__(model)
+        self._num_prompt_tokens = num_prompt_tokens
         self._script = [*script, 0, 0, 0]
-        self._place = 0
 
     def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
-        """Logits [B, L, V]; each step of one token says the script's next."""
+        """Logits [1, L, V]: after so many tokens of the answer, the script's next."""
         logits = super().__call__(tokens, cache)
-        if tokens.shape[1] > 1:
-            return logits
-        self._place += 1
-        token = self._script[min(self._place, len(self._script)) - 1]
-        return mx.where(mx.arange(logits.shape[-1]) == token, 10.0, 0.0) + 0.0 * logits
+        place = min(max(cache[0].offset - self._num_prompt_tokens, 0), len(self._script) - 1)
+        return mx.where(mx.arange(logits.shape[-1]) == self._script[place], 10.0, 0.0) + 0.0 * logits
 
 
-async def scripted_answer(folder: Path, script: str) -> Answer:
+async def scripted_answer(folder: Path, script: str, **fields: Any) -> Answer:
     """What a client gets of an answer that the model writes so."""
     backend = await asyncio.to_thread(open_backend, folder)
     runner = backend._engine._machine.runner
-    runner._model = Scripted(runner._model, backend._tokenizer.encode(script, adds_special=False))
+    tokens = backend._tokenizer.encode(script, adds_special=False)
+    runner._model = Scripted(runner._model, await backend.count_tokens(request()), tokens)
     try:
-        return await answer(backend, max_tokens=200)
+        return await answer(backend, max_tokens=200, **fields)
     finally:
         await backend.aclose()
 
@@ -205,14 +206,6 @@ async def test_a_model_without_a_template_ends_where_it_would_write_the_next_que
 
 async def test_a_clients_stop_string_ends_the_answer_and_the_engine(folder_of: Callable[..., Path]) -> None:
     """It is named, and what the engine said beyond it is not counted."""
-    folder = folder_of("llama")
-    backend = await asyncio.to_thread(open_backend, folder)
-    runner = backend._engine._machine.runner
-    said = backend._tokenizer.encode("one two three", adds_special=False)
-    runner._model = Scripted(runner._model, said)
-    events = [event async for event in backend.generate(request(max_tokens=300, stop=(" two",)))]
-    await backend.aclose()
-    finished = events[-1]
-    assert isinstance(finished, Finished)
-    assert (finished.reason, finished.stop_string) == ("stop_string", " two")
-    assert finished.usage.completion_tokens <= 7
+    reply = await scripted_answer(folder_of("llama"), "one two three", stop=(" two",))
+    assert (reply.message.text, reply.reason, reply.stop_string) == ("one", "stop_string", " two")
+    assert reply.usage.completion_tokens <= len("one two")

@@ -169,15 +169,27 @@ def test_a_request_sent_again_while_it_is_read_waits_for_its_own_prompt(llama: P
 
 
 def test_a_prompt_that_begins_like_one_being_read_gets_that_beginning(llama: Path, alone: Alone) -> None:
-    """An agent's helpers share its long instructions: they are read once, also while the first is still being read."""
-    shared = prompt(BOUNDARY_TOKENS + 300)
-    with running(llama, chunk_tokens=512) as tiny:
-        first = tiny.ask(shared + prompt(1200, 1), 4)
-        first.wait_for(Read)
-        second = tiny.ask(shared + prompt(50, 2), 4)
+    """An agent's helpers share its long instructions: they are read once."""
+    shared = prompt(600)
+    with running(llama) as tiny:
+        first, second = tiny.ask(shared + prompt(200, 1), 4), tiny.ask(shared + prompt(50, 2), 4)
         assert second.tokens == alone(second.task.prompt, 4)
-        assert second.cached_tokens >= BOUNDARY_TOKENS
+        assert second.cached_tokens == 576
         assert first.tokens == alone(first.task.prompt, 4)
+
+
+def test_a_long_prompt_is_kept_while_it_is_read(llama: Path) -> None:
+    """Who waits for the part they share need not wait for the rest."""
+    gate = Gate()
+    with running(llama, gate, chunk_tokens=512) as tiny:
+        gate.is_shut = True
+        asked = tiny.ask(prompt(3000), 1)
+        gate.wait()
+        gate.let(5)
+        assert asked.read_tokens[-1] < 3000
+        assert tiny.machine.store.probe(prompt(3000)) == BOUNDARY_TOKENS
+        gate.open()
+        asked.end()
 
 
 def test_a_short_prompt_overtakes_a_long_one_that_is_being_read(llama: Path, alone: Alone) -> None:

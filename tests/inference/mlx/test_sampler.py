@@ -155,8 +155,10 @@ def test_a_seed_gives_the_same_tokens_alone_in_a_batch_and_after_a_pause() -> No
         answers[1].append(tokens.tolist()[3])
     assert answers[0] == answers[1]
     assert len(set(answers[0])) > 2
-    paused = sampler((1, 2), tuple(answers[0][:5]), **fields)
-    assert token_of(draw_once(paused, last=answers[0][4])) == answers[0][5]
+    paused, last = sampler((1, 2), tuple(answers[0][:5]), **fields), answers[0][4]
+    for place in range(5, 12):
+        assert token_of(draw_once(paused, last=last, is_output=place > 5)) == answers[0][place]
+        last = answers[0][place]
 
 
 def test_other_seeds_and_places_give_other_numbers() -> None:
