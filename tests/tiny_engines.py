@@ -14,9 +14,10 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 
 from pensieve.inference import admission
-from pensieve.inference.mlx.engine import Engine, Machine
+from pensieve.inference.mlx.engine import Engine
 from pensieve.inference.mlx.prefix_store import PrefixStore
 from pensieve.inference.mlx.probe import measure_shape
+from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.runner import Runner
 from pensieve.inference.mlx.sequence import Began, Ended, Failed, Item, Read, Spoke, Task
 from pensieve.sampling.params import SamplingParams, merge
@@ -241,6 +242,8 @@ def running(folder: Path, wrapper: Wrapper = plain, **options: Any) -> Iterator[
     try:
         yield tiny
     finally:
+        if isinstance(wrapper, Gate):
+            wrapper.open()
         tiny.engine.stop()
 
 

