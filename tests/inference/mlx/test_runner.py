@@ -53,7 +53,7 @@ def test_rows_that_come_and_go_say_what_they_say_alone(model_of: ModelOf, family
     """Lengths differ, windows are passed, rows leave for good or to join again; every token is the lonely one's."""
     model, source = model_of(family), random.Random(seed)
     runner = runner_for(model)
-    prompts = {str(place): prompt(source.choice([1, 2, 7, 15, 17, 40, 90]), place) for place in range(6)}
+    prompts = {str(place): prompt(source.choice([2, 3, 7, 15, 17, 40, 90, 250, 260]), place) for place in range(6)}
     expected = {name: greedy_alone(model, tokens, 40) for name, tokens in prompts.items()}
     said: dict[str, list[int]] = {name: [] for name in prompts}
     for _ in range(60):
@@ -149,17 +149,19 @@ def test_a_row_without_numbers_leaves_its_neighbours_alone(model_of: ModelOf) ->
         assert own == greedy_alone(model, prompts[name], 5)
 
 
-def test_a_trial_alone_changes_nothing(model_of: ModelOf) -> None:
-    """What a sequence computes to be tried is thrown away."""
-    for family in ("llama", "gpt_oss", "mamba2"):
-        model = model_of(family)
-        runner = runner_for(model)
-        caches, tokens = make_prompt_cache(model), prompt(40, 3)
-        runner.read(caches, tokens[:-1])
-        runner.check_alone(greedy(), caches, tokens[-1])
-        runner.join("a", greedy(), caches, tokens)
-        said = [spoken.token for _ in range(6) for spoken in runner.step()]
-        assert said == greedy_alone(model, tokens, 5)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_first_token_comes_with_the_last_piece_of_the_prompt(model_of: ModelOf, family: str) -> None:
+    """It is the one that a step of its own would give, with its probabilities, and the row goes on from it."""
+    model = model_of(family)
+    runner = runner_for(model)
+    caches, tokens, sampler = make_prompt_cache(model), prompt(40, 3), greedy(1)
+    runner.read(caches, tokens[:30])
+    first = runner.read_last("a", sampler, caches, tokens[30:])
+    assert first.probabilities is not None
+    assert first.probabilities.alternatives[0][0] == first.token
+    runner.join("a", sampler, caches, [*tokens, first.token])
+    said = [spoken.token for _ in range(6) for spoken in runner.step()]
+    assert [first.token, *said] == greedy_alone(model, tokens, 6)
 
 
 def test_clearing_gives_back_what_each_row_had(model_of: ModelOf) -> None:

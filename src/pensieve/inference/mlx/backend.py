@@ -17,9 +17,10 @@ from pensieve.errors import ContextOverflow, InvalidRequest
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.delivery import Bell, Inbox
-from pensieve.inference.mlx.engine import Engine, Machine
+from pensieve.inference.mlx.engine import Engine
 from pensieve.inference.mlx.machine import Built, build
 from pensieve.inference.mlx.reply import Reply
+from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.sequence import Item, Task
 from pensieve.inference.parsing.families import grammar_for
 from pensieve.inference.parsing.parser import OutputParser

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -18,9 +18,9 @@ from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import FinishReason
 from pensieve.inference import admission
 from pensieve.inference.failure import converted
-from pensieve.inference.mlx.prefix_store import PrefixStore
-from pensieve.inference.mlx.reading import Pace, is_kept_at, next_stop
-from pensieve.inference.mlx.runner import Runner, Spoken
+from pensieve.inference.mlx.reading import GAP_SECONDS, Pace, is_kept_at, next_stop
+from pensieve.inference.mlx.room import Machine
+from pensieve.inference.mlx.runner import Spoken
 from pensieve.inference.mlx.sampler import RowSampler
 from pensieve.inference.mlx.scheduler import Scheduler
 from pensieve.inference.mlx.sequence import Failed, Sequence, Sink, Task
@@ -31,25 +31,14 @@ MAX_FAILURES = 2
 WATCH_STEPS = 32
 """Memory is looked at once in so many steps of decoding: less than the room that admission keeps."""
 
+POOL_SECONDS = 0.5
+"""Buffers are given back when nobody has asked for anything for so long: under load they are needed again at once."""
+
 IDLE_SECONDS = 0.02
 """Pause between two pieces of work that is done while nobody asks for anything."""
 
 
 STOPPING = "the server is shutting down"
-
-
-class Machine(NamedTuple):
-    """What the engine needs to know of model and machine; made on the engine thread, with the arrays behind it."""
-
-    runner: Runner
-    store: PrefixStore
-    shape: admission.CacheShape
-    transient: admission.Transient
-    vocabulary_size: int
-    chunk_tokens: int
-    available_bytes: Callable[[], int]
-    """Memory that may still be allocated now."""
-    reserve_bytes: int
 
 
 class _Submit(NamedTuple):
@@ -74,6 +63,9 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._pace = Pace()
         self._num_steps = 0
+        self._ended = 0.0
+        self._has_chores = self._has_pool = False
+        """The pool: buffers that MLX keeps for its next arrays."""
         self._is_stopping = False
         self._has_stopped = False
         self._machine: Machine
@@ -130,18 +122,20 @@ class Engine:
         self._admit()
         if self._scheduler.decoding:
             self._decode()
-        if sequence_id := self._scheduler.next_read():
-            self._do(self._read, self._sequences[sequence_id])
+        self._read_prompts()
 
     # Commands.
 
     def _take_commands(self) -> None:
-        """All that are there; sleeps while there is nothing to do."""
+        """All that are there; while there is nothing else to do, waits for one, and does chores meanwhile."""
         while True:
             try:
                 command = self._commands.get(block=self._scheduler.is_idle, timeout=self._idle_seconds())
             except queue.Empty:
-                return
+                if not self._scheduler.is_idle:
+                    return
+                self._attempt(self._do_chore, self._give_up_chores)
+                continue
             match command:
                 case _Submit(task, sink):
                     self._accept(Sequence(task, sink))
@@ -153,12 +147,22 @@ class Engine:
                     return
 
     def _idle_seconds(self) -> float | None:
-        """How long to wait for a command: for ever, once there is no work left to do meanwhile."""
-        if not self._scheduler.is_idle or self._is_stopping:
+        """How long to wait for a command: for ever, once every chore is done."""
+        if not self._scheduler.is_idle:
             return None
-        is_work_left: list[bool] = []
-        self._attempt(lambda: is_work_left.append(self._machine.store.idle()), converted)
-        return IDLE_SECONDS if any(is_work_left) else None
+        return IDLE_SECONDS if self._has_chores else None
+
+    def _do_chore(self) -> None:
+        """A small piece of what can wait until nobody asks for anything."""
+        is_pool_due = self._has_pool and time.monotonic() - self._ended >= POOL_SECONDS
+        if is_pool_due:
+            mx.clear_cache()
+            self._has_pool = False
+        self._has_chores = self._machine.store.idle() or self._has_pool
+
+    def _give_up_chores(self, error: Exception) -> None:
+        converted(error)
+        self._has_chores = False
 
     def _accept(self, sequence: Sequence) -> None:
         if self._scheduler.is_idle:
@@ -191,39 +195,14 @@ class Engine:
                     self._fail(sequence, Overloaded(reason, 30.0))
 
     def _decide(self, sequence: Sequence) -> admission.Decision:
-        machine, tokens = self._machine, sequence.tokens
-        need = admission.Need(prompt_tokens=len(tokens), cached_tokens=machine.store.probe(tokens))
-        budget = admission.Budget(
-            available_bytes=machine.available_bytes(),
-            reserve_bytes=machine.reserve_bytes,
-            evictable_bytes=machine.store.num_bytes,
-            committed_bytes=self._committed_bytes(),
-        )
-        return admission.decide(
-            need,
-            budget,
-            shape=machine.shape,
-            transient=machine.transient,
-            chunk_tokens=machine.chunk_tokens,
-            running=self._running(),
-        )
+        return self._machine.decide(sequence, reading=self._named(self._scheduler.reading), decoding=self._speaking)
 
-    def _running(self) -> admission.Running:
-        ids = (*self._scheduler.reading, *self._scheduler.decoding)
-        lengths = [len(self._sequences[sequence_id].tokens) for sequence_id in ids]
-        longest = max(lengths, default=0)
-        return admission.Running(
-            num_sequences=len(ids),
-            longest_tokens=longest,
-            num_bytes=self._machine.shape.batch_bytes(len(ids), longest),
-        )
+    @property
+    def _speaking(self) -> list[Sequence]:
+        return self._named(self._scheduler.decoding)
 
-    def _committed_bytes(self) -> int:
-        """What prompts being read were promised and have not taken."""
-        reading = [self._sequences[sequence_id] for sequence_id in self._scheduler.reading]
-        return sum(
-            max(0, sequence.needed_bytes - sum(cache.nbytes for cache in sequence.caches)) for sequence in reading
-        )
+    def _named(self, ids: Iterable[str]) -> list[Sequence]:
+        return [self._sequences[sequence_id] for sequence_id in ids]
 
     def _begin(self, sequence: Sequence) -> None:
         sequence.caches, num_cached = self._machine.store.fetch(sequence.tokens)
@@ -232,38 +211,52 @@ class Engine:
 
     # Reading prompts.
 
-    def _read(self, sequence: Sequence) -> None:
-        """The next piece of a prompt; all but its last token, which is the first step of decoding."""
-        tokens, store = sequence.tokens, self._machine.store
-        target = len(tokens) - 1
-        stop = target if store.is_trimmable else next_stop(sequence.num_read, target)
-        chunk = self._pace.chunk_tokens(sequence.chunk_tokens, is_anyone_waiting=bool(self._scheduler.decoding))
-        num_read = sequence.num_read
-        stop = min(stop, num_read + chunk)
-        if stop > sequence.num_read:
-            began = time.monotonic()
-            self._machine.runner.read(sequence.caches, tokens[sequence.num_read : stop])
-            seconds = time.monotonic() - began
-            self._pace.note(stop - sequence.num_read, seconds)
-            store.note_prefill(stop - sequence.num_read, seconds)
-            sequence.read(stop - sequence.num_read)
-            self._scheduler.advance(sequence.id, stop)
-        if is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable):
-            self._keep(tokens[:stop], sequence.caches)
-        if stop == target:
-            self._start_decoding(sequence)
+    def _read_prompts(self) -> None:
+        """Pieces of prompts, for as long as running answers may wait for their next token."""
+        until = time.monotonic() + GAP_SECONDS
+        while sequence_id := self._scheduler.next_read():
+            self._do(self._read, self._sequences[sequence_id])
+            self._admit()
+            following = self._scheduler.next_read()
+            if following is None or not self._scheduler.decoding:
+                return
+            if not self._pace.fits(self._sequences[following].num_unread, until - time.monotonic()):
+                return
 
-    def _start_decoding(self, sequence: Sequence) -> None:
-        machine, tokens = self._machine, sequence.tokens
-        if machine.store.is_trimmable:
-            self._keep(tokens[:-1], sequence.caches)
-        if sequence.num_failures:
-            machine.runner.check_alone(self._sampler(sequence), sequence.caches, tokens[-1])
-        sampler = self._sampler(sequence)
-        caches, sequence.caches = sequence.caches, []
-        machine.runner.join(sequence.id, sampler, caches, tokens)
-        self._scheduler.decode(sequence.id)
-        mx.clear_cache()
+    def _read(self, sequence: Sequence) -> None:
+        """The next piece of a prompt; with the last one the answer begins."""
+        tokens, store, num_read = sequence.tokens, self._machine.store, sequence.num_read
+        target = len(tokens)
+        stop = target if store.is_trimmable else next_stop(num_read, target)
+        chunk = self._pace.chunk_tokens(sequence.chunk_tokens, is_anyone_waiting=bool(self._scheduler.decoding))
+        stop = min(stop, num_read + chunk)
+        began = time.monotonic()
+        spoken = self._read_piece(sequence, tokens[num_read:stop], is_last=stop == target)
+        seconds = time.monotonic() - began
+        self._pace.note(stop - num_read, seconds)
+        store.note_prefill(stop - num_read, seconds)
+        sequence.read(stop - num_read)
+        self._scheduler.advance(sequence.id, stop)
+        if stop == target or is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable):
+            self._keep(tokens[:stop], sequence.caches)
+        if spoken is not None:
+            self._begin_answer(sequence, spoken)
+
+    def _read_piece(self, sequence: Sequence, piece: list[int], *, is_last: bool) -> Spoken | None:
+        runner = self._machine.runner
+        if not is_last:
+            runner.read(sequence.caches, piece)
+            return None
+        sequence.sampler = self._sampler(sequence)
+        return runner.read_last(sequence.id, sequence.sampler, sequence.caches, piece)
+
+    def _begin_answer(self, sequence: Sequence, first: Spoken) -> None:
+        if self._hear(first):
+            self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
+        elif sequence.id in self._sequences:
+            caches, sequence.caches = sequence.caches, []
+            self._machine.runner.join(sequence.id, sequence.sampler, caches, sequence.tokens)
+            self._scheduler.decode(sequence.id)
 
     def _sampler(self, sequence: Sequence) -> RowSampler:
         return RowSampler(
@@ -286,9 +279,12 @@ class Engine:
 
     def _speak(self) -> None:
         spoken = self._machine.runner.step()
-        finished = [token.row_id for token in spoken if self._hear(token)]
-        for sequence_id in finished:
-            self._finish(self._sequences[sequence_id])
+        finished = [self._sequences[token.row_id] for token in spoken if self._hear(token)]
+        for sequence in finished:
+            self._keep_row(sequence)
+        self._machine.runner.leave([sequence.id for sequence in finished])
+        for sequence in finished:
+            self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
 
     def _hear(self, spoken: Spoken) -> bool:
         """Take a token in; True if the sequence has ended with it."""
@@ -301,16 +297,11 @@ class Engine:
         sequence.speak(spoken.token, spoken.probabilities)
         return sequence.is_full
 
-    def _finish(self, sequence: Sequence) -> None:
-        self._keep_row(sequence)
-        self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
-
     def _make_room(self) -> None:
         """Running answers grow: when memory is short, cached prompts go first, then who is read, then the youngest."""
-        machine, running = self._machine, self._running()
-        growth = machine.shape.growth_bytes(running.num_sequences, running.longest_tokens + WATCH_STEPS)
-        short = growth + machine.reserve_bytes // 2 - machine.available_bytes()
-        if short <= 0 or machine.store.release(short) >= short:
+        reading = self._named(self._scheduler.reading)
+        short = self._machine.shortage_bytes([*reading, *self._speaking], num_steps=WATCH_STEPS)
+        if short <= 0 or self._machine.store.release(short) >= short:
             return
         ids = (*self._scheduler.decoding, *self._scheduler.reading)
         youngest = self._sequences[ids[-1]]
@@ -390,5 +381,5 @@ class Engine:
         self._scheduler.leave(sequence.id)
         self._sequences.pop(sequence.id, None)
         sequence.caches = []
-        if self._scheduler.is_idle:
-            mx.clear_cache()
+        self._has_chores = self._has_pool = True
+        self._ended = time.monotonic()

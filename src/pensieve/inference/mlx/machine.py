@@ -15,10 +15,10 @@ from pensieve.inference import admission
 from pensieve.inference.mlx import limits, weights
 from pensieve.inference.mlx.architectures import make_caches
 from pensieve.inference.mlx.disk_tier import DiskTier
-from pensieve.inference.mlx.engine import Machine
 from pensieve.inference.mlx.loader import LoadedModel, load
 from pensieve.inference.mlx.prefix_store import PrefixStore
 from pensieve.inference.mlx.probe import measure_shape, measure_transient, read_device
+from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.runner import Runner
 from pensieve.models.spec import ModelSpec
 

@@ -273,7 +273,7 @@ class PrefixStore:
         if loaded:
             parts, states = parts + loaded.slices, loaded.states
         arrays = layout.join(parts, spare_tokens=capacity - found.num_tokens)
-        mx.eval(layout.arrays_of(arrays))
+        mx.async_eval(layout.arrays_of(arrays))  # type: ignore[no-untyped-call]
         layout.restore(caches, arrays, states, found.num_tokens)
 
     def _make_room(self, match: Match, missing: list[bytes], live: Slice, states: States | None) -> list[bytes] | None:
@@ -293,7 +293,8 @@ class PrefixStore:
         for addition in self._index.append(match, digests, block_bytes=block_bytes):
             self._slices[addition.extent] = self._enlarged(addition, live)
             written += layout.arrays_of(self._slices[addition.extent])
-        mx.eval(written)
+        # Running answers need not wait for the copies, only for the processor to ask for them.
+        mx.async_eval(written)  # type: ignore[no-untyped-call]
 
     def _enlarged(self, addition: Addition, live: Slice) -> Slice:
         new = layout.cut(live, addition.start * BLOCK_TOKENS, addition.end * BLOCK_TOKENS)

@@ -31,6 +31,10 @@ class Pace:
         known = self._tokens_per_second
         self._tokens_per_second = speed if known is None else known + _SMOOTHING * (speed - known)
 
+    def fits(self, num_tokens: int, seconds: float) -> bool:
+        """Whether so many tokens are likely to be read in this time."""
+        return self._tokens_per_second is not None and num_tokens <= self._tokens_per_second * seconds
+
     def chunk_tokens(self, most_tokens: int, *, is_anyone_waiting: bool) -> int:
         """Tokens of the next piece, at most `most_tokens`; a power of two where answers wait, so that shapes repeat."""
         if not is_anyone_waiting:

@@ -1,19 +1,19 @@
 """The arrays of running sequences: prompts are read one by one, answers are decoded in one batch.
 
-The only user of mlx-lm's caches beside the prefix store. One row is decoded with the model's plain caches, which have
-the quicker kernels; more rows share batched ones. Each step computes the next tokens while the last ones are read back.
+One row is decoded with the model's plain caches, which have the quicker kernels; more rows share batched ones. Each
+step computes the next tokens while the last ones are read back.
 Lives on the engine thread; decides nothing.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import mlx.core as mx
 
 from pensieve.inference.mlx import layout
+from pensieve.inference.mlx.batch_cache import batched, viewed
 from pensieve.inference.mlx.sampler import Draw, Report, RowSampler, draw
 
 Caches = list[Any]
@@ -40,14 +40,14 @@ class Spoken(NamedTuple):
 
 
 class _Row:
-    """A sequence in the batch. `tokens` is what its cache holds."""
+    """A sequence in the batch. `tokens` is what its cache holds; the newest token is not among them yet."""
 
     def __init__(self, row_id: str, sampler: RowSampler, tokens: list[int]) -> None:
         self.id = row_id
         self.sampler = sampler
         self.tokens = tokens
-        self.has_spoken = False
-        """Its newest token is its own; False: it is still the prompt's last one."""
+        self.is_known = True
+        """Its newest token was given out already; False: it was drawn since."""
 
 
 class Runner:
@@ -59,7 +59,7 @@ class Runner:
         self._caches: Caches = []
         self._is_batched = False
         self._newest: Draw | None = None
-        """The newest token of each row: drawn or, before a row has spoken, given."""
+        """The newest token of each row: drawn, or given by `join`."""
         self.is_batchable = all(hasattr(leaf, "merge") for leaf in layout.leaves(make_cache()))
         """Rows can share caches; else only one may join at a time."""
 
@@ -73,30 +73,33 @@ class Runner:
         self._model(mx.array([list(tokens)]), cache=caches)
         mx.eval([cache.state for cache in caches])
 
-    def check_alone(self, sampler: RowSampler, caches: Caches, token: int) -> None:
-        """Compute what a first token needs, and a second, by themselves, for nothing but errors: a step fails before
-        the token that went into it was heard. Uses `sampler` up, and leaves `caches` as they are.
-        """
-        trial, last = copy.deepcopy(caches), mx.array([token])
-        for is_output in (False, True):
-            logits = self._model(last[:, None], cache=trial)[:, -1, :]
-            last = draw(logits, [sampler], last, [is_output]).tokens
-            mx.eval(last)
+    def read_last(self, sequence_id: str, sampler: RowSampler, caches: Caches, tokens: Sequence[int]) -> Spoken:
+        """Put the last piece of a prompt into its caches and draw the first token of the answer, all in one step."""
+        logits = self._model(mx.array([list(tokens)]), cache=caches)[:, -1, :]
+        first = draw(logits, [sampler], mx.array([tokens[-1]]), [False])
+        mx.eval(first.tokens, first.is_finite, first.reports, [cache.state for cache in caches])
+        token: Any = first.tokens.item()
+        is_finite: Any = first.is_finite.item()
+        return Spoken(sequence_id, token, is_finite, _in_numbers(first.reports[0]))
 
     def join(self, row_id: str, sampler: RowSampler, caches: Caches, tokens: Sequence[int]) -> None:
-        """Decode this sequence from now on: `caches` hold all of its tokens but the last. Takes the caches over."""
-        last = mx.array([tokens[-1]])
-        given = Draw(last, mx.array([True]), (None,))
+        """Decode this sequence from now on: `caches` hold all of its tokens but the last, which the model has made.
+
+        Takes the caches over.
+        """
+        given = Draw(mx.array([tokens[-1]]), mx.array([True]), (None,))
         if not self._rows:
             self._caches, self._is_batched, self._newest = caches, False, given
         else:
             assert self._newest is not None
-            if not self._is_batched:
-                self._caches, self._is_batched = [cache.merge([cache]) for cache in self._caches], True
-            for mine, theirs in zip(self._caches, caches, strict=True):
-                mine.extend(theirs.merge([theirs]))
+            if self._is_batched:
+                for mine, theirs in zip(self._caches, caches, strict=True):
+                    mine.extend(batched([theirs]))
+            else:
+                self._caches = [batched(pair) for pair in zip(self._caches, caches, strict=True)]
+                self._is_batched = True
             self._newest = Draw(
-                mx.concatenate([self._newest.tokens, last]),
+                mx.concatenate([self._newest.tokens, given.tokens]),
                 mx.concatenate([self._newest.is_finite, given.is_finite]),
                 (*self._newest.reports, None),
             )
@@ -108,7 +111,7 @@ class Runner:
         newest, inputs = self._newest, self._newest.tokens
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]
         samplers = [row.sampler for row in self._rows]
-        self._newest = draw(logits, samplers, inputs, [row.has_spoken for row in self._rows])
+        self._newest = draw(logits, samplers, inputs, [True] * len(samplers))
         mx.async_eval(self._newest.tokens, self._newest.is_finite, self._newest.reports)  # type: ignore[no-untyped-call]
         return self._spoken(newest)
 
@@ -119,7 +122,7 @@ class Runner:
     def caches(self, row_id: str) -> Caches:
         """The row's caches, to be read before the next step; they may be the live ones."""
         place = self._place(row_id)
-        return [cache.extract(place) for cache in self._caches] if self._is_batched else self._caches
+        return [viewed(cache, place) for cache in self._caches] if self._is_batched else self._caches
 
     def leave(self, row_ids: Sequence[str]) -> None:
         """Decode these no more; unknown ones are fine."""
@@ -160,9 +163,9 @@ class Runner:
         spoken = []
         for row, token, is_finite, report in zip(self._rows, tokens, are_finite, newest.reports, strict=True):
             row.tokens.append(token)
-            if row.has_spoken:
+            if not row.is_known:
                 spoken.append(Spoken(row.id, token, is_finite, _in_numbers(report)))
-            row.has_spoken = True
+            row.is_known = False
         return spoken
 
 

@@ -15,6 +15,7 @@ from pensieve.errors import PensieveError
 from pensieve.generation import FinishReason, Timings
 from pensieve.inference.clock import Clock
 from pensieve.inference.mlx.runner import Probabilities
+from pensieve.inference.mlx.sampler import RowSampler
 from pensieve.sampling.params import SamplingParams
 
 
@@ -79,6 +80,8 @@ class Sequence:
         self.outputs: list[int] = []
         self.caches: list[Any] = []
         self.num_read = 0
+        self.sampler: RowSampler
+        """Made when its first token is due; keeps what has been said since."""
         self.chunk_tokens = 0
         self.needed_bytes = 0
         self.num_failures = 0
@@ -95,6 +98,11 @@ class Sequence:
     def tokens(self) -> list[int]:
         """Prompt and answer so far."""
         return self.task.prompt + self.outputs
+
+    @property
+    def num_unread(self) -> int:
+        """Tokens that are not in its caches yet."""
+        return len(self.task.prompt) + len(self.outputs) - self.num_read
 
     @property
     def is_full(self) -> bool:
