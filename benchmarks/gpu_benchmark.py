@@ -21,6 +21,10 @@ import rivals
 from random_models import LABEL, SHAPES, prompt
 
 OURS, THEIRS = "pensieve", "mlx_lm.server"
+SHARE_MIB = 2048
+"""Either side's budget for prompts it has read: both share one GPU, and no prompt comes twice."""
+SPARE_BYTES = 12 * 2**30
+"""Buffers that the other side may keep for its next arrays; ours bounds its own."""
 
 
 class Scenario(NamedTuple):
@@ -180,10 +184,19 @@ def main() -> None:
         model = rivals.made_model(shape, arguments.folder or home / shape)
         print(f"{shape} ({LABEL}) made, machine measured, {time.perf_counter() - began:.0f} s: {facts}", flush=True)
         stack.callback(keep_logs, home, arguments.out)
-        environment = {"PENSIEVE_MLX_WEIGHTS": arguments.weights, "PENSIEVE_LOG_LEVEL": "debug"}
+        environment = {
+            "PENSIEVE_MLX_WEIGHTS": arguments.weights,
+            "PENSIEVE_MLX_PREFIX_CACHE_MIB": str(SHARE_MIB),
+            "PENSIEVE_LOG_LEVEL": "debug",
+        }
         servers = [
             stack.enter_context(rivals.pensieve(model, home / "ours", name=OURS, **environment)),
-            stack.enter_context(rivals.mlx_lm(model, home / "theirs")),
+            stack.enter_context(
+                rivals.mlx_lm(
+                    *(model, home / "theirs", "--prompt-cache-bytes", str(SHARE_MIB * 2**20)),
+                    spare_bytes=SPARE_BYTES,
+                )
+            ),
         ]
         first = {server.name: server.ask(prompt(16, 1), 2).first_seconds for server in servers}
         print(f"first answers (ours with its load), {time.perf_counter() - began:.0f} s: {first}", flush=True)

@@ -183,13 +183,15 @@ def pensieve(model: Path | str, folder: Path, *, name: str = "pensieve", **envir
 
 
 @contextlib.contextmanager
-def mlx_lm(model: Path, folder: Path, *options: str) -> Iterator[Server]:
-    """mlx-lm's server with that model."""
+def mlx_lm(model: Path, folder: Path, *options: str, spare_bytes: int | None = None) -> Iterator[Server]:
+    """mlx-lm's server with that model; `spare_bytes` bounds the buffers it keeps, where it shares a GPU with ours."""
     folder.mkdir(parents=True, exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlx_lm", "server", "--model", str(model), "--port", str(port)]
+    bound = "" if spare_bytes is None else f"import mlx.core as mx; mx.set_cache_limit({spare_bytes}); "
+    launch = f"{bound}from mlx_lm.server import main; main()"
+    command = [sys.executable, "-c", launch, "--model", str(model), "--port", str(port)]
     log = folder / "mlx_lm.log"
     with _child([*command, "--log-level", "WARNING", *options], log, dict(os.environ)) as child:
         _wait_until_listening(port, child, log)

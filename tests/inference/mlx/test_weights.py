@@ -23,7 +23,6 @@ from pensieve.inference.mlx.weights import (
     keep_kernels,
     measure_steps,
     quantized_layers,
-    warm_up,
     weight_bytes,
     with_policy,
 )
@@ -205,17 +204,6 @@ def test_both_copies_are_timed_within_the_budget() -> None:
     assert tuple(step.num_rows for step in times) == TIMED_ROWS
     assert all(step.quantized_seconds > 0 and step.dense_seconds > 0 for step in times)
     assert len(measure_steps(dual, lambda: make_prompt_cache(dual), budget_seconds=0)) == 1
-
-
-def test_warming_up_runs_prompts_and_steps_through_both_copies() -> None:
-    """Each size that first requests use has been run once."""
-    dual = with_policy(tied_llama(), "dual")
-    assert isinstance(dual, DualModel)
-    shapes: list[tuple[int, ...]] = []
-    chosen = dual.chosen
-    dual.chosen = lambda shape: (shapes.append(tuple(shape)), chosen(shape))[1]  # type: ignore[method-assign,func-returns-value]
-    warm_up(dual, lambda: make_prompt_cache(dual), prefill_tokens=16, num_rows=(1, 4))
-    assert set(shapes) == {(1, 16), (1, 1), (4, 1)}
 
 
 def test_kernels_are_kept_apart_by_version_in_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,11 +82,11 @@ class PaddedKVCache(BatchKVCache):  # type: ignore[misc]  # mlx-lm is Any to us
         self.paddings = [self.paddings[place] for place in batch_indices]
         surplus = min(self.paddings)
         rows = mx.array(list(batch_indices))
-        end, size = self._idx, _rounded(self._idx - surplus + 1)
-        self.keys = _grown(mx.take(self.keys, rows, axis=0)[..., surplus:end, :], size)
-        self.values = _grown(mx.take(self.values, rows, axis=0)[..., surplus:end, :], size)
+        size = _rounded(self._idx - surplus + 1)
+        self.keys = mx.take(_shifted(self.keys, self._idx, -surplus, size), rows, axis=0)
+        self.values = mx.take(_shifted(self.values, self._idx, -surplus, size), rows, axis=0)
         self.paddings = [padding - surplus for padding in self.paddings]
-        self._idx = end - surplus
+        self._idx -= surplus
         self._write_offsets()
 
     def view(self, place: int) -> KVCache:
@@ -135,7 +135,11 @@ def _grown(array: mx.array, size: int) -> mx.array:
 
 
 def _shifted(array: mx.array, end: int, shift: int, size: int) -> mx.array:
-    """The first `end` tokens of the array, `shift` further to the right, in `size` tokens."""
+    """The first `end` tokens of the array, `shift` further to the right, in `size` tokens; copied only if need be."""
+    if shift == 0 and array.shape[2] == size:
+        return array
+    if shift < 0:
+        array, end, shift = array[..., -shift:, :], end + shift, 0
     return mx.pad(array[..., :end, :], [(0, 0), (0, 0), (shift, size - shift - end), (0, 0)])
 
 

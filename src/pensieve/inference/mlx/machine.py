@@ -20,6 +20,7 @@ from pensieve.inference.mlx.prefix_store import PrefixStore
 from pensieve.inference.mlx.probe import measure_shape, measure_transient, read_device
 from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.runner import Runner
+from pensieve.inference.mlx.warming import warm_up
 from pensieve.models.spec import ModelSpec
 
 
@@ -40,9 +41,6 @@ CACHE_SHARE = 0.25
 CHUNK_TOKENS = {"cpu": 512, "cuda": 4096, "metal": 2048}
 """Tokens of a prompt read at once: from there on, more are not faster."""
 
-WARM_ROWS = (1, 2, 4, 8, 16, 32)
-"""Numbers of answers whose first step is taken at load: on a GPU it compiles kernels, for seconds."""
-
 
 def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tuple[Machine, Built]:
     """Load the model and measure it. Runs on the engine thread, for seconds to minutes; raises `LoadFailed`."""
@@ -57,8 +55,6 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tup
     model, form = _formed(loaded, device, settings)
     loaded = dataclasses.replace(loaded, model=None)
     chunk_tokens = wanted.prefill_tokens or CHUNK_TOKENS[device.kind]
-    if device.kind != "cpu":
-        weights.warm_up(model, lambda: make_caches(model), prefill_tokens=chunk_tokens, num_rows=WARM_ROWS)
     limits.apply_limits(device, weight_bytes=mx.get_active_memory())
     free_bytes = limits.available_bytes(limits.read_live(device))
     machine = Machine(
@@ -71,6 +67,13 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tup
         available_bytes=lambda: limits.available_bytes(limits.read_live(device)),
         reserve_bytes=limits.reserve_bytes(free_bytes),
     )
+    if device.kind != "cpu":
+        warm_up(
+            machine.runner,
+            lambda: make_caches(model),
+            prompt_tokens=chunk_tokens,
+            vocabulary_size=loaded.vocabulary_size,
+        )
     fitting_tokens = _fitting_tokens(machine, loaded.context_tokens)
     description = f"MLX on {device.kind}, weights {form}"
     if fitting_tokens < loaded.context_tokens:

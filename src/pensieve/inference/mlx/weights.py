@@ -202,24 +202,6 @@ def keep_kernels(folder: Path) -> None:
     os.environ["MLX_PTX_CACHE_DIR"] = str(kept)
 
 
-def warm_up(
-    model: Model | DualModel, make_cache: MakeCache, *, prefill_tokens: int, num_rows: Sequence[int] = (1,)
-) -> None:
-    """Run what first requests will: two chunks of a prompt, then decode steps of each number of rows.
-
-    A GPU compiles its kernels at their first use, for seconds; on a CPU there is nothing to gain.
-    """
-    cache = make_cache()
-    for _ in range(2):  # the second one has a cache behind it, which is another kernel
-        mx.eval(model(mx.zeros((1, prefill_tokens), mx.int32), cache=cache))
-    for rows in num_rows:
-        cache = make_cache()
-        for _ in range(3):
-            mx.eval(model(mx.zeros((rows, 1), mx.int32), cache=cache))
-    mx.synchronize()
-    mx.clear_cache()
-
-
 _TIMED_STEPS = 6
 
 
