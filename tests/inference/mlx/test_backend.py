@@ -42,9 +42,9 @@ async def backend(folder_of: Callable[..., Path]) -> AsyncIterator[MlxBackend]:
     await backend.aclose()
 
 
-def open_backend(folder: Path) -> MlxBackend:
+def open_backend(folder: Path, state_folder: Path | None = None) -> MlxBackend:
     """A loaded backend; blocks."""
-    return MlxBackend(read_folder(folder).spec(folder.name), SETTINGS)
+    return MlxBackend(read_folder(folder).spec(folder.name), SETTINGS, state_folder)
 
 
 def request(text: str = "Where is Paris?", **fields: Any) -> GenerationRequest:
@@ -154,6 +154,14 @@ async def test_after_the_end_a_request_hears_so(folder_of: Callable[..., Path]) 
             pass
     await backend.aclose()
     assert sum(thread.name.startswith("mlx") for thread in threading.enumerate()) <= 1
+
+
+async def test_the_last_answer_before_the_end_is_kept_on_disk(folder_of: Callable[..., Path], tmp_path: Path) -> None:
+    """An end in order writes what the engine found no quiet moment for."""
+    backend = await asyncio.to_thread(open_backend, folder_of("llama"), tmp_path)
+    await answer(backend, "word " * 80, max_tokens=2)
+    await backend.aclose()
+    assert await asyncio.to_thread(lambda: list(tmp_path.rglob("*.safetensors")))
 
 
 class Scripted(Wrapped):

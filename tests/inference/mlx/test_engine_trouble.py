@@ -83,6 +83,24 @@ def test_a_prompt_that_cannot_be_read_fails_alone(llama: Path, alone: Alone) -> 
         tiny.settle()
 
 
+def test_a_prompt_that_gave_no_numbers_is_not_kept(llama: Path, alone: Alone) -> None:
+    """What spoiled one request would spoil every other that begins like it."""
+
+    class Spoiled(Wrapped):
+        is_bad = True
+
+        def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+            logits = super().__call__(tokens, cache)
+            if self.is_bad:
+                cache[0].keys *= mx.nan
+            return logits * mx.nan if self.is_bad else logits
+
+    with running(llama, Spoiled) as tiny:
+        assert isinstance(tiny.ask(prompt(200), 5).end(), Failed)
+        tiny.machine.runner._model.is_bad = False  # type: ignore[attr-defined]
+        assert tiny.ask(prompt(200), 5).tokens == alone(prompt(200), 5)
+
+
 def test_a_failing_step_that_nobody_is_to_blame_for_ends_all_with_an_error(llama: Path) -> None:
     """A model that fails whenever two speak, though each alone is well: everything ends, and nothing hangs."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -130,8 +129,17 @@ def test_text_that_was_held_back_comes_with_the_end(tokenizer: MlxTokenizer) -> 
     assert events[-1].reason == "length"
 
 
-def test_a_failure_is_raised_as_what_it_is(tokenizer: MlxTokenizer) -> None:
-    """The very error of the engine."""
-    error: Any = BackendFailure("no numbers")
-    with pytest.raises(BackendFailure, match="no numbers"):
-        reply_to(tokenizer).take([Began(0), Failed(error)])
+def test_a_failure_comes_after_what_was_said_before_it(tokenizer: MlxTokenizer) -> None:
+    """The very error of the engine; text of the same delivery is not lost."""
+    error = BackendFailure("no numbers")
+    reply = reply_to(tokenizer)
+    events = reply.take([Began(0), *spoken(tokenizer, "half an"), Failed(error)])
+    assert texts(events) == ("", "half an")
+    assert (reply.failure, reply.finished) == (error, None)
+
+
+def test_progress_never_goes_back(tokenizer: MlxTokenizer) -> None:
+    """A prompt that stepped back is read again from its beginning, and nobody needs to know."""
+    reply = reply_to(tokenizer)
+    events = one_by_one(reply, [Began(2), Read(6), Read(4), Read(6), Read(10)])
+    assert events == [Started(10, 2), PromptProgress(6, 10), PromptProgress(10, 10)]

@@ -89,7 +89,7 @@ class LlamaCppBackend:
         for sequence in self._sequences.values():
             sequence.is_cancelled = True
         await asyncio.to_thread(self._engine_threads.shutdown)
-        self._text.close()
+        await asyncio.to_thread(self._text.close)
         self._tokenizer.close()
         self._engine.close()
 

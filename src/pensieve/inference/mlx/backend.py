@@ -64,6 +64,8 @@ class MlxBackend:
             while reply.finished is None:
                 for event in reply.take(await inbox.get_all()):
                     yield event
+                if reply.failure is not None:
+                    raise reply.failure
                 if reply.has_stopped:
                     self._engine.cancel(task.id)
         finally:

@@ -6,6 +6,7 @@ fails in a step is that sequence's failure: the batch is built anew from tokens,
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterable
@@ -37,6 +38,8 @@ POOL_SECONDS = 0.5
 IDLE_SECONDS = 0.02
 """Pause between two pieces of work that is done while nobody asks for anything."""
 
+FLUSH_SECONDS = 2.0
+"""What the last answers left for the disk is written for so long at the end; see `process.STOP_SECONDS`."""
 
 STOPPING = "the server is shutting down"
 
@@ -102,23 +105,26 @@ class Engine:
         self._refuse_rest()
 
     def _refuse_rest(self) -> None:
-        """What came after the end hears so at once."""
-        while not self._commands.empty():
-            command = self._commands.get()
-            if isinstance(command, _Submit):
-                command.sink(Failed(BackendFailure(STOPPING)), True)
+        """What came after the end hears so at once. May run on two threads at the same time."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                command = self._commands.get_nowait()
+                if isinstance(command, _Submit):
+                    command.sink(Failed(BackendFailure(STOPPING)), True)
 
     def _run(self) -> None:
         while not self._is_stopping:
             self._attempt(self._turn, self._fail_all)
         for sequence in tuple(self._sequences.values()):
             self._fail(sequence, BackendFailure(STOPPING))
-        self._machine.store.close()
+        self._machine.store.close(flush_seconds=FLUSH_SECONDS)
         self._machine.runner.close()
         del self._machine  # an array that outlives its thread aborts the interpreter now and then
 
     def _turn(self) -> None:
         self._take_commands()
+        if self._is_stopping:
+            return
         self._admit()
         if self._scheduler.decoding:
             self._decode()
@@ -237,7 +243,10 @@ class Engine:
         store.note_prefill(stop - num_read, seconds)
         sequence.read(stop - num_read)
         self._scheduler.advance(sequence.id, stop)
-        if stop == target or is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable):
+        is_sound = spoken is None or spoken.is_finite
+        if is_sound and (
+            stop == target or is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable)
+        ):
             self._keep(tokens[:stop], sequence.caches)
         if spoken is not None:
             self._begin_answer(sequence, spoken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from pensieve.errors import PensieveError
 from pensieve.generation import (
     Finished,
     FinishReason,
@@ -31,12 +32,14 @@ class Reply:
     ) -> None:
         """`turn_stop` are those of the parser's stop strings that end a turn of the prompt format itself."""
         self.finished: Finished | None = None
+        self.failure: PensieveError | None = None
+        """What ended the sequence instead; raise it once the events before it are out."""
         self._num_prompt_tokens = num_prompt_tokens
         self._parser = parser
         self._tokenizer = tokenizer
         self._stream = tokenizer.stream()
         self._turn_stop = frozenset(turn_stop)
-        self._num_cached = 0
+        self._num_cached = self._num_read = 0
         self._num_spoken = 0
         self._logprobs: deque[TokenLogprob] = deque()
 
@@ -46,7 +49,7 @@ class Reply:
         return self._parser.matched_stop is not None
 
     def take(self, items: Iterable[Item]) -> list[GenerationEvent]:
-        """The events of these items. Raises the error of a failed sequence."""
+        """The events of these items; see `failure` for what is no event."""
         events: list[GenerationEvent] = []
         for item in items:
             match item:
@@ -55,13 +58,14 @@ class Reply:
                 case Began(num_cached):
                     self._num_cached = num_cached
                     events.append(Started(self._num_prompt_tokens, num_cached))
-                case Read(num_tokens):
+                case Read(num_tokens) if num_tokens > self._num_read:  # one that stepped back is read again
+                    self._num_read = num_tokens
                     events.append(PromptProgress(num_tokens, self._num_prompt_tokens))
                 case Ended():
                     events += self._parsed(self._stream.flush())
                     events += self._ending(item)
                 case Failed(error):
-                    raise error
+                    self.failure = error
         return _joined(events)
 
     def _heard(self, token: int, probabilities: Probabilities | None) -> list[GenerationEvent]:

@@ -21,7 +21,7 @@ from pensieve.models.spec import ModelSpec
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 5.0
-"""How long a worker gets to end in order before it is killed; it has nothing to save."""
+"""How long a worker gets to end in order before it is killed: a step of its engine, then what it keeps on disk."""
 
 LAST_WORDS_BYTES = 4096
 """How much of the end of a worker's standard error is kept, to explain a crash in the log."""
