@@ -59,3 +59,13 @@ def test_this_machine_has_a_profile_and_no_engine_was_imported_for_it() -> None:
     assert profile.engines == installed_engines()
     assert profile.device in {"cpu", "cuda", "metal"}
     assert sys.modules["pensieve.devices.profile"].__dict__.get("mx") is None
+
+
+def test_modules_of_the_folder_we_are_called_in_are_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People stand in a model's folder when they ask: what lies there is no code of ours."""
+    for name in ("pensieve", "msgspec", "mlx"):
+        (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    answer = ask_mlx()
+    assert not (tmp_path / "ran").exists()
+    assert isinstance(answer, MlxDevice) or "pensieve" not in answer.reason

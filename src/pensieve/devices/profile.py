@@ -108,7 +108,7 @@ def chip_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
 
 def ask_mlx(timeout_seconds: float = PROBE_SECONDS, *, module: str = PROBE_MODULE) -> MlxDevice | MlxUnusable:
     """What MLX says of its device, computed with once, in a process of its own that may crash or hang."""
-    command = (sys.executable, "-m", module, "--json")
+    command = (sys.executable, "-P", "-m", module, "--json")  # -P: nothing of the folder we are called in is imported
     try:
         child = subprocess.run(  # noqa: S603 - our own module under our own interpreter
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_seconds, check=False

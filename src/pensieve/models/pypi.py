@@ -88,7 +88,7 @@ def _pip_arguments(source: PypiFile, wheels: Path) -> list[str]:
 
 def _run_pip(arguments: list[str], folder: Path, output: int, watch: Iterator[None]) -> int:
     """Run pip to its end, watching; whatever interrupts the watching also ends pip."""
-    command = [sys.executable, "-m", "pip", *arguments]
+    command = [sys.executable, "-P", "-m", "pip", *arguments]  # -P: nothing of the folder we are called in is imported
     environment = os.environ | {"TMPDIR": str(folder)}  # so that its temporary file lies on the disk that was checked
     with subprocess.Popen(  # noqa: S603 - our own interpreter with fixed arguments, no shell
         command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment
