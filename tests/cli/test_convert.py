@@ -16,6 +16,8 @@ import pytest
 from gguf_models import write_gguf_model
 from pensieve.cli.main import main
 from pensieve.config.settings import Folders
+from pensieve.inference.conversion import Job
+from pensieve.inference.conversion import convert as run_job
 from pensieve.models.manifest import MANIFEST_NAME
 from pensieve.models.registry import Registry
 from tiny_models import make_tiny_model
@@ -155,6 +157,16 @@ def test_ctrl_c_keeps_nothing(running: subprocess.Popen[str], registry: Registry
     assert said.splitlines()[-1] == "stopped; nothing was kept"
     assert not Path(f"/proc/{child}").exists()
     assert not list(registry.folder.glob(".partial/tiny-8"))
+
+
+def test_a_reader_that_leaves_is_no_fault_of_the_model(source: Path, tmp_path: Path) -> None:
+    """`2>&1 | head -1` closes the pipe that progress is written to: the model is not blamed for it."""
+
+    def gone(_stage: str, _done_bytes: int, _total_bytes: int, /) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        run_job(Job(source=str(source), name="tiny", folder=str(tmp_path)), gone, print)
 
 
 def test_a_killed_command_takes_the_converter_along(

