@@ -10,7 +10,7 @@ import pytest
 
 from model_folders import TINY_CONFIG, TINY_TENSORS, Tensors, safetensors_bytes, write_folder
 from pensieve.errors import LoadFailed
-from pensieve.models.folders import missing_shards, read_folder
+from pensieve.models.folders import missing_shards, read_folder, read_json
 
 
 def test_the_facts_of_a_folder(tmp_path: Path) -> None:
@@ -39,7 +39,10 @@ def test_a_spec_names_the_folder(tmp_path: Path) -> None:
         ({"quantization_config": {"quant_method": "mxfp4"}}, TINY_TENSORS, "mxfp4"),
         ({}, {"a": ("BF16", (8, 8)), "b": ("F32", (8,))}, "bf16"),
         ({}, {"a": ("F16", (8, 8))}, "fp16"),
+        ({"quantization": {"bits": 4, "a": {"bits": 4, "group_size": 32}}}, TINY_TENSORS, "int4"),
         ({"quantization": {"bits": "4"}}, TINY_TENSORS, ""),
+        ({"quantization": {"bits": "4", "a": {"bits": 8}}}, TINY_TENSORS, "int8"),
+        ({"quantization_config": {"quant_method": "\x1b[2JGPTQ\n"}}, TINY_TENSORS, "2jgptq"),
     ],
 )
 def test_how_weights_are_stored_has_a_name(
@@ -133,3 +136,28 @@ def test_what_is_no_whole_model_says_what_to_do(tmp_path: Path, damage: Callable
     with pytest.raises(LoadFailed, match=words) as failed:
         read_folder(tmp_path / "tiny")
     assert failed.value.model == "tiny"
+
+
+def test_floats_that_json_has_no_word_for_are_read_as_mlx_tags_them(tmp_path: Path) -> None:
+    """Python writes them bare, also into the config.json of real models; texts stay as they are."""
+    config = {"model_type": 'a NaN, "Infinity', "limits": [0.0, float("inf"), -float("inf")], "none": float("nan")}
+    found = read_json(write_folder(tmp_path, config) / "config.json")
+    tags = [{"__float__": name} for name in ("Infinity", "-Infinity", "NaN")]
+    assert (found["limits"], found["none"]) == ([0.0, *tags[:2]], tags[2])
+    assert found["model_type"] == 'a NaN, "Infinity'
+
+
+@pytest.mark.parametrize("content", [b'{"a": Infinit}', b'{"a": NaN', b'{"' + b'\\"' * 100_000, b'{"a": --Infinity}'])
+def test_what_is_no_json_stays_none(tmp_path: Path, content: bytes) -> None:
+    """Also where it is hostile."""
+    (tmp_path / "config.json").write_bytes(content)
+    with pytest.raises(LoadFailed, match="no valid JSON"):
+        read_json(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("template", [5, True, [["a"]], [{"name": ["x"], "template": "t"}], {"name": "default"}])
+def test_a_template_that_is_none_is_left_out(tmp_path: Path, template: object) -> None:
+    """Whatever stands in its place."""
+    write_folder(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    assert read_folder(tmp_path).chat_template == ""

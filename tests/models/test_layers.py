@@ -93,6 +93,13 @@ def test_a_window_longer_than_the_context_is_never_full() -> None:
     assert cache_cost(Config(config)).window_bytes == 2 * LAYER * 50
 
 
+def test_the_price_of_an_absurd_config_still_fits_into_a_frame() -> None:
+    """Each number is within its bound; their product need not be."""
+    widths = {"num_hidden_layers": 10_000, "num_attention_heads": 2**20, "head_dim": 2**20, "sliding_window": 2**31}
+    cost = cache_cost(Config({"model_type": "gpt_oss", **widths}))
+    assert 0 < max(cost.window_bytes, cost.bytes_per_token) < 2**63
+
+
 Scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "mamba", "gemma3n", "1"])
 Jsons = Scalars | st.lists(Scalars, max_size=4) | st.dictionaries(st.sampled_from([*WIDTHS]), Scalars, max_size=3)
 

@@ -49,6 +49,7 @@ def test_tensors_are_read_with_their_places(tmp_path: Path) -> None:
         (header_of(a={"dtype": "U8", "shape": [2**60], "data_offsets": [0, 1]}), "no list of tensors"),
         (header_of(a={"dtype": "U8", "shape": [9], "data_offsets": [0, 8]}), "another size than its shape"),
         (header_of(a={"dtype": "NEW", "shape": [9], "data_offsets": [8, 0]}), "another size than its shape"),
+        (header_of(a={"dtype": "NEW", "shape": [2**48, 2], "data_offsets": [0, 1]}), r"claims 6e\+14 numbers"),
         (header_of(**{n: {"dtype": "U8", "shape": [9], "data_offsets": [0, 9]} for n in "ab"}), "overlap"),
     ],
 )

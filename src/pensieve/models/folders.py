@@ -19,7 +19,7 @@ from pensieve.errors import LoadFailed
 from pensieve.messages import Json
 from pensieve.models.layers import CacheCost, Config, cache_cost
 from pensieve.models.quantization import name_of, num_parameters
-from pensieve.models.safetensors import Tensor, read_safetensors
+from pensieve.models.safetensors import MAX_TENSORS, Tensor, read_safetensors
 from pensieve.models.spec import Capability, ModelSpec, Origin
 from pensieve.models.templates import capabilities_of
 
@@ -32,6 +32,8 @@ MAX_JSON_BYTES: Final = 64 * 2**20
 MAX_TEMPLATE_BYTES: Final = 2**20
 MAX_SHARDS: Final = 1_000
 _SHARD: Final = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5})\.safetensors", re.ASCII)
+_TEXT_OR_FLOAT: Final = re.compile(rb'"(?:[^"\\]++|\\.?)*+"?|-?\bInfinity\b|\bNaN\b', re.DOTALL)
+"""A text, whole, or one of the floats that JSON has no word for and Python writes all the same."""
 _PICKLES: Final = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 
 
@@ -84,6 +86,8 @@ def read_folder(path: Path) -> FolderHeader:
     tensors: dict[str, Tensor] = {}
     for file in files:
         tensors |= read_safetensors(file)
+        if len(tensors) > MAX_TENSORS:
+            raise LoadFailed(f"it claims more than {MAX_TENSORS:,} tensors: this is no model", model=path.name)
     return FolderHeader(
         path=path,
         written_seconds=max(0, int(max(map(os.path.getmtime, files)))),
@@ -132,19 +136,30 @@ def read_template(folder: Path) -> str:
 
 
 def read_json(path: Path) -> dict[str, Json]:
-    """The object in a JSON file of the folder; raises `LoadFailed` if it is none or too large."""
+    """The object in a JSON file of the folder; raises `LoadFailed` if it is none or too large.
+
+    `Infinity`, `-Infinity` and `NaN`, which Python writes, are read as `{"__float__": "Infinity"}` and its like.
+    """
+    content = _bounded(path, MAX_JSON_BYTES)
     try:
-        return msgspec.json.decode(_bounded(path, MAX_JSON_BYTES), type=dict[str, Json])
+        try:
+            return msgspec.json.decode(content, type=dict[str, Json])
+        except msgspec.DecodeError:
+            return msgspec.json.decode(_TEXT_OR_FLOAT.sub(_tagged, content), type=dict[str, Json])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise LoadFailed(f"{path.name} is no valid JSON object: {error}", model=path.parent.name) from error
+
+
+def _tagged(found: re.Match[bytes]) -> bytes:
+    return found[0] if found[0].startswith(b'"') else b'{"__float__":"%b"}' % found[0]
 
 
 def _template_in(value: Json) -> str:
     """A template as it stands, or the default one of several with names."""
     if isinstance(value, str):
         return value[:MAX_TEMPLATE_BYTES]
-    named = {each.get("name"): each.get("template") for each in value or () if isinstance(each, Mapping)}
-    template = named.get("default")
+    named = [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+    template = next((each.get("template") for each in named if each.get("name") == "default"), None)
     return template[:MAX_TEMPLATE_BYTES] if isinstance(template, str) else ""
 
 

@@ -18,6 +18,8 @@ ELEMENT_BYTES: Final = 2
 MAX_LAYERS: Final = 10_000
 MAX_WIDTH: Final = 2**20
 MAX_CONTEXT_TOKENS: Final = 2**31
+MAX_CACHE_BYTES: Final = 2**60
+"""More than any machine has; a hostile config's product stays a number that frames can carry."""
 _CONTEXT_KEYS: Final = (
     "max_position_embeddings",
     "n_positions",
@@ -127,7 +129,7 @@ def cache_cost(config: Config) -> CacheCost:
         window_tokens = min(window_tokens, config.context_tokens)
     return CacheCost(
         bytes_per_token=layer_bytes * kinds.count("full"),
-        window_bytes=layer_bytes * kinds.count("sliding") * window_tokens,
+        window_bytes=min(layer_bytes * kinds.count("sliding") * window_tokens, MAX_CACHE_BYTES),
     )
 
 

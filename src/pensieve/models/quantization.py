@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Final
@@ -17,19 +18,19 @@ _BESIDE: Final = (".scales", ".biases", "_scales", ".weight_scale_inv")
 
 
 def name_of(config: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> str:
-    """`int4 g64`, `mxfp4`, `bf16`, ...; several ways in one model are joined, the most used first."""
+    """`int4 g64`, `mxfp4`, `bf16`, ...; several ways in one model are joined, the usual one first."""
     quantization = config.get("quantization")
     if isinstance(quantization, dict):
         return _mlx_name(quantization)
     foreign = config.get("quantization_config")
     method = foreign.get("quant_method") if isinstance(foreign, dict) else None
     if isinstance(method, str) and method:
-        return method[:32].lower()
+        return _word(method)
     num_bytes: Counter[str] = Counter()
     for tensor in tensors.values():
         num_bytes[tensor.dtype] += tensor.num_bytes
     most = next(iter(num_bytes.most_common(1)), ("", 0))[0]
-    return _PLAIN.get(most, most.lower())
+    return _PLAIN.get(most) or _word(most)
 
 
 def num_parameters(config: Mapping[str, Json], tensors: Mapping[str, Tensor]) -> int:
@@ -57,7 +58,15 @@ def _mlx_name(quantization: Mapping[str, Json]) -> str:
     for own in quantization.values():
         if isinstance(own, dict) and "bits" in own and (kind := _one_name(own)) not in kinds:
             kinds.append(kind)
-    return kinds[0] if len(kinds) == 1 else "+".join(kind.split()[0] for kind in kinds[:3])
+    if len(kinds) == 1:
+        return kinds[0]
+    words = dict.fromkeys(kind.split()[0] for kind in kinds if kind)  # those that differ in their groups are one
+    return "+".join(list(words)[:3])
+
+
+def _word(text: str) -> str:
+    """Foreign text as a short word: it ends up in terminals and tables."""
+    return re.sub(r"[^a-z0-9_.-]+", "", text.lower())[:32]
 
 
 def _one_name(settings: Mapping[str, Json]) -> str:

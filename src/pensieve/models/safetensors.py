@@ -100,6 +100,8 @@ def _check(path: Path, tensors: Mapping[str, Tensor], data_bytes: int) -> None:
         raise _broken(path, "its tensors overlap: convert the model again with a current tool")
     for name, tensor in tensors.items():
         bits = ELEMENT_BITS.get(tensor.dtype)
+        if tensor.num_elements > MAX_ELEMENTS:
+            raise _broken(path, f"tensor {name[:80]!r} claims {tensor.num_elements:.0e} numbers: this is no model")
         if tensor.num_bytes < 0 or (bits is not None and tensor.num_elements * bits != tensor.num_bytes * 8):
             raise _broken(path, f"tensor {name[:80]!r} has another size than its shape says")
 

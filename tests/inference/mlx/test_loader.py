@@ -216,6 +216,24 @@ def test_floats_that_json_lacks_are_read(tmp_path: Path) -> None:
     assert read_config(make_tiny_model(tmp_path, "mamba2"))["time_step_limit"] == [0.0, float("inf")]
 
 
+def test_bare_floats_are_read_as_tagged_ones(tmp_path: Path) -> None:
+    """Python's own writer leaves them bare; the model loads, and answers."""
+    folder = make_tiny_model(tmp_path, "mamba2")
+    tagged = (folder / "config.json").read_text()
+    document = json.loads(tagged) | {"time_step_limit": [0.0, float("inf")]}
+    (folder / "config.json").write_text(json.dumps(document))
+    assert "Infinity]" in (folder / "config.json").read_text()
+    assert loaded(folder).config["time_step_limit"] == [0.0, float("inf")]
+
+
+def test_a_pipe_in_place_of_the_tokenizer_is_refused(folder: Path) -> None:
+    """Opening it would wait for a writer that never comes."""
+    (folder / "tokenizer.json").unlink()
+    os.mkfifo(folder / "tokenizer.json")
+    with pytest.raises(LoadFailed, match="is no file"):
+        loaded(folder)
+
+
 def test_every_file_that_names_an_end_is_heard(folder: Path) -> None:
     """A token that any of them names ends the answer; what is no token is passed over."""
     rewrite(folder / "config.json", eos_token_id=[5, True, -1, "x"], text_config={"eos_token_id": 9})
@@ -314,6 +332,9 @@ def test_weights_without_sense_fail_at_load(folder: Path, value: float, problem:
         {"num_hidden_layers": 10**9},
         {"num_hidden_layers": 1e300},
         {"vision_config": {"n_blocks": 10_001}},
+        {"layer_types": ["full_attention"] * 10_001},
+        {"hybrid_override_pattern": "M" * 10_001},
+        {"ffn_config": {"moe_num_experts": 10_001}},
         {"text_config": {"num_hidden_layers": 20_000}},
         {"hidden_size": 2**62},
         {"hidden_size": -1},

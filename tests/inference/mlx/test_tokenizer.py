@@ -199,6 +199,7 @@ def test_a_missing_tokenizer_names_the_next_step(tmp_path: Path, other: str, nex
         {"type": "Sequence", "decoders": [7]},
         {"type": "Sequence", "decoders": [{"type": "Fuse"}] * 100},
         {"type": "Replace", "pattern": {"Regex": "(a+)+"}, "content": ""},
+        {"type": "Sequence", "decoders": [{"type": "Replace", "pattern": {"String": "a"}, "content": "aa"}] * 50},
     ],
 )
 def test_a_decoder_of_another_kind_is_refused(decoder: Mapping[str, Any] | None) -> None:

@@ -18,7 +18,9 @@ from pensieve.models.layers import MAX_LAYERS
 MAX_EOS: Final = 64
 MAX_DEPTH: Final = 32
 _FLOATS: Final = {"Infinity": float("inf"), "-Infinity": float("-inf"), "NaN": float("nan")}
-_COUNTS_LAYERS: Final = re.compile(r"(.*_)?(layers?|blocks)", re.ASCII)
+_COUNTS: Final = re.compile(r"(.*_)?(layers?|blocks?|experts)", re.ASCII)
+_NAMES_LAYERS: Final = re.compile(r"(.*_)?(types?|pattern)", re.ASCII)
+"""Keys of lists, or texts of one letter a layer, from which some families take the number of layers."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -59,13 +61,19 @@ def _problem(value: Json, depth: int = 0) -> str:
     if depth > MAX_DEPTH:
         return "is nested too deeply"
     if isinstance(value, dict):
-        counts = [number for key, number in value.items() if _COUNTS_LAYERS.fullmatch(key)]
-        if any(number > MAX_LAYERS for number in counts if isinstance(number, int)):
-            return f"asks for more than {MAX_LAYERS:,} layers"
+        if any(_count(key, each) > MAX_LAYERS for key, each in value.items()):
+            return f"asks for more than {MAX_LAYERS:,} layers or experts"
         value = list(value.values())
     if isinstance(value, list):
         return next(filter(None, (_problem(each, depth + 1) for each in value)), "")
     return ""
+
+
+def _count(key: str, value: Json) -> int:
+    """How many layers or experts this entry asks for; 0 if it is about something else."""
+    if isinstance(value, int) and _COUNTS.fullmatch(key):
+        return value
+    return len(value) if isinstance(value, list | str) and _NAMES_LAYERS.fullmatch(key) else 0
 
 
 def _decoded(value: Json) -> Any:

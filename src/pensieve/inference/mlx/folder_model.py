@@ -70,6 +70,8 @@ class FolderModel:
     def _files(self) -> dict[str, bytes]:
         found: dict[str, bytes] = {}
         for path in (self._folder / name for name in COPIED):
+            if path.is_fifo():  # opening it would wait for its writer
+                raise LoadFailed(f"{path.name} is no file: fetch it again", model=self._folder.name)
             try:
                 with path.open("rb") as file:
                     found[path.name] = file.read(MAX_FILE_BYTES)

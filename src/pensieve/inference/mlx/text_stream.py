@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import codecs
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 MAX_STEPS: Final = 64
+MAX_GROWTH: Final = 64
+"""How many times longer replacements may make a token, all together: each may double what the last one made."""
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-Fa-f]{2})>", re.ASCII)
 
 
@@ -95,6 +98,8 @@ def spelling_of(decoder: Mapping[str, Any] | None) -> Spelling:
                     spelling = spelling._replace(stripped=" ", num_stripped=1)
             case _:
                 raise UnknownDecoder(str(step.get("type"))[:40])
+    if math.prod(max(1, len(new)) for _, new in spelling.replacements) > MAX_GROWTH:
+        raise UnknownDecoder("replacements that make tokens too long")
     return spelling
 
 

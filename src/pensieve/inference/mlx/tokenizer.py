@@ -127,6 +127,8 @@ class _Decoding(msgspec.Struct):
 
 def _content(folder: Path) -> bytes:
     try:
+        if (folder / TOKENIZER_NAME).is_fifo():  # opening it would wait for its writer
+            raise LoadFailed(f"{TOKENIZER_NAME} is no file: fetch it again", model=folder.name)
         with (folder / TOKENIZER_NAME).open("rb") as file:
             content = file.read(MAX_TOKENIZER_BYTES + 1)
     except FileNotFoundError as error:
