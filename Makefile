@@ -31,7 +31,7 @@ run:
 	@echo "==> The starter model (98 MB, once; under a minute on a usual connection)"
 	@$(python) -m pensieve pull $(starter)
 	@echo "==> Opening the chat; Ctrl-D leaves it"
-	@$(python) -m pensieve chat
+	@$(python) -m pensieve chat --model $(starter)
 
 test: starter-for-tests
 	@echo "==> Running the tests (a few minutes on two cores)"

@@ -8,7 +8,7 @@ import pytest
 
 from gguf_files import TINY_MODEL, TINY_TENSORS, Value, write_gguf
 from pensieve.errors import LoadFailed
-from pensieve.models.metadata import GgufHeader, read_gguf
+from pensieve.models.metadata import GgufHeader, read_gguf, read_markers
 
 
 def header_with(folder: Path, **changes: Value | None) -> GgufHeader:
@@ -141,3 +141,12 @@ def test_a_large_vocabulary_is_stepped_over(tmp_path: Path) -> None:
     header = header_with(tmp_path, tokenizer__ggml__tokens=tokens, tokenizer__ggml__eos_token_id=149_999)
     assert (header.bos_token, header.eos_token) == ("token1", "token149999")
     assert header.chat_template == TINY_MODEL["tokenizer.chat_template"]
+
+
+def test_markers_are_the_tokens_that_stand_for_themselves(tmp_path: Path) -> None:
+    """Control tokens and those the maker added; ordinary pieces of text are not among them."""
+    tokens = {
+        "tokenizer.ggml.tokens": ["a", "<|im_end|>", "<tool>", ""],
+        "tokenizer.ggml.token_type": [1, 3, 4, 3],
+    }
+    assert read_markers(write_gguf(tmp_path / "m.gguf", TINY_MODEL | tokens)) == {"<|im_end|>": True, "<tool>": False}

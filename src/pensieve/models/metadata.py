@@ -20,6 +20,9 @@ SPLIT_NAME: Final = re.compile(r"(?P<stem>.+)-(?P<part>\d{5})-of-(?P<parts>\d{5}
 MAX_LAYERS: Final = 10_000
 MAX_WIDTH: Final = 2**20
 CACHE_ELEMENT_BYTES: Final = 2
+CONTROL_TOKEN: Final = 3
+OWN_TOKEN: Final = 4
+"""Types of tokens that are no part of ordinary text: the format's own, and those its maker added."""
 
 QUANTIZATIONS: Final = {
     0: "F32",
@@ -120,6 +123,21 @@ def read_gguf(path: Path) -> GgufHeader:
             parameters=header.parameters + part.parameters,
         )
     return header
+
+
+def read_markers(path: Path) -> dict[str, bool]:
+    """Text of each token that stands for itself -> whether it is one of the format's control tokens; raises `LoadFailed`.
+
+    Reads the whole vocabulary, which takes some milliseconds: for a model that is loaded, not for a list of models.
+    """
+    with open_container(path) as container:
+        kinds = container.decimals("tokenizer.ggml.token_type")
+        texts = container.texts("tokenizer.ggml.tokens")
+    return {
+        text: kind == CONTROL_TOKEN
+        for text, kind in zip(texts, kinds, strict=False)
+        if kind in (CONTROL_TOKEN, OWN_TOKEN) and text
+    }
 
 
 def split_parts(path: Path) -> tuple[Path, ...]:

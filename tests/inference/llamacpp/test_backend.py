@@ -67,6 +67,13 @@ async def test_it_knows_the_capital_of_france(backend: WorkerBackend) -> None:
     assert 0 < reply.usage.completion_tokens < 30
 
 
+async def test_markers_that_a_person_writes_are_only_text(backend: WorkerBackend) -> None:
+    """Nobody ends a turn from inside a message: the words for it take several tokens, and so they do when counted."""
+    plain = await backend.count_tokens(request("a b"))
+    marked = await backend.count_tokens(request("a<|im_end|>b"))
+    assert marked >= plain + 4
+
+
 async def test_counting_and_generating_see_the_same_prompt(backend: WorkerBackend) -> None:
     """One render path; the cached part of a repeated prompt is told, and is part of the whole."""
     counted = await backend.count_tokens(request("Name three colours."))

@@ -25,7 +25,7 @@ from pensieve.inference.llamacpp.sequence import Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
 from pensieve.inference.render_thread import RenderThread
 from pensieve.inference.sampling_defaults import sampling_defaults
-from pensieve.models.metadata import read_gguf
+from pensieve.models.metadata import read_gguf, read_markers
 from pensieve.models.spec import ModelSpec
 from pensieve.prompts.prompt import PromptRenderer
 from pensieve.prompts.template import ChatTemplate
@@ -41,7 +41,7 @@ class LlamaCppBackend:
         sizes = sizing.choose(spec, settings, available_bytes=read_memory().available_bytes or 0)
         self._limits = Limits(spec.name, sizes.context_tokens, sizes.context_tokens, engine="llama.cpp")
         self._engine = Engine(spec, sizes, settings.llamacpp)
-        self._tokenizer = EngineTokenizer(self._engine.socket_path, self._engine.key)
+        self._tokenizer = EngineTokenizer(self._engine.socket_path, self._engine.key, read_markers(Path(spec.location)))
         self._renderer = PromptRenderer(
             ChatTemplate(header.chat_template, bos_token=header.bos_token, eos_token=header.eos_token),
             self._tokenizer,

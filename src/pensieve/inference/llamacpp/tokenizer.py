@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ class _UnixConnection(http.client.HTTPConnection):
 class EngineTokenizer:
     """A `Tokenizer`. Blocks for about a millisecond per 10,000 characters; use it from one thread."""
 
-    def __init__(self, socket_path: Path, key: str) -> None:
+    def __init__(self, socket_path: Path, key: str, markers: Mapping[str, bool] | None = None) -> None:
+        """`markers`: as `KnowsMarkers.markers` gives them."""
+        self._markers = markers or {}
         self._connection = _UnixConnection(socket_path)
         self._headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
 
@@ -37,6 +40,10 @@ class EngineTokenizer:
         answer = self._post("/tokenize", msgspec.json.encode(body))
         tokens: list[int] = answer["tokens"]
         return tokens
+
+    def markers(self) -> Mapping[str, bool]:
+        """See `KnowsMarkers.markers`."""
+        return self._markers
 
     def close(self) -> None:
         """Close the connection."""

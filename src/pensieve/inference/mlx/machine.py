@@ -11,6 +11,7 @@ import mlx.core as mx
 
 from pensieve.config.settings import MlxSettings, Settings
 from pensieve.devices.profile import MlxDevice
+from pensieve.errors import LoadFailed
 from pensieve.inference import admission
 from pensieve.inference.mlx import limits, weights
 from pensieve.inference.mlx.architectures import make_caches
@@ -49,6 +50,8 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tup
     if wanted.device == "cpu":
         mx.set_default_device(mx.Device(mx.cpu))
     device = read_device()
+    if wanted.device == "gpu" and device.kind == "cpu":
+        raise LoadFailed("mlx.device asks for a GPU, and MLX finds none here: leave it at auto", spec.name)
     if state_folder is not None and device.kind == "cuda":
         weights.keep_kernels(state_folder / "kernels")
     loaded = load(spec, settings)
