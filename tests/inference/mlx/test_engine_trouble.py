@@ -101,6 +101,30 @@ def test_a_prompt_that_gave_no_numbers_is_not_kept(llama: Path, alone: Alone) ->
         assert tiny.ask(prompt(200), 5).tokens == alone(prompt(200), 5)
 
 
+@pytest.mark.parametrize("num_neighbours", [0, 3])
+def test_who_cannot_be_decoded_fails_alone_though_its_prompt_can_be_read(
+    llama: Path, alone: Alone, num_neighbours: int
+) -> None:
+    """Each try reads it again and so makes a token, which is no sign that its steps go well."""
+
+    class Short(Wrapped):
+        def __call__(self, tokens: mx.array, cache: list[Any]) -> mx.array:
+            longest: Any = mx.max(mx.array(cache[0].offset)).item()
+            if tokens.shape[1] == 1 and longest > 305:
+                raise RuntimeError("too long to be decoded")
+            return super().__call__(tokens, cache)
+
+    with running(llama, Short) as tiny:
+        neighbours = [tiny.ask(prompt(20, seed), 90) for seed in range(num_neighbours)]
+        failed = tiny.ask(prompt(300, 9), 15)
+        assert isinstance(failed.end(), Failed)
+        said = [item.token for item in failed.items if isinstance(item, Spoke)]
+        assert said == alone(prompt(300, 9), len(said))
+        for seed, neighbour in enumerate(neighbours):
+            assert neighbour.tokens == alone(prompt(20, seed), 90)
+        tiny.settle()
+
+
 def test_a_failing_step_that_nobody_is_to_blame_for_ends_all_with_an_error(llama: Path) -> None:
     """A model that fails whenever two speak, though each alone is well: everything ends, and nothing hangs."""
 

@@ -230,6 +230,18 @@ def test_release_frees_at_least_what_is_asked(load: Callable[[str], Any], family
     assert store.release(1) == 0
 
 
+@pytest.mark.parametrize("family", ["llama", "mamba2"])
+def test_what_serves_the_prompt_that_needs_room_goes_last(load: Callable[[str], Any], family: str) -> None:
+    """Though it is the oldest: computing it again would cost more than it frees."""
+    model = load(family)
+    store = store_for(model)
+    for seed in range(3):
+        remember(store, model, prompt(128, seed=seed))
+    assert store.release(store.num_bytes // 2, needed_for=prompt(140, seed=0)) > 0
+    assert [store.probe(prompt(140, seed=seed)) for seed in (0, 1)] == [128, 0]
+    store.check_integrity()
+
+
 def test_what_is_stored_does_not_hold_the_live_arrays(load: Callable[[str], Any]) -> None:
     """After the caches are gone, memory is what the books say, and nothing after a release."""
     model = load("llama")

@@ -28,9 +28,10 @@ KINDS = {
 }
 
 
-def build(folder: Path, family: str) -> tuple[Any, dict[str, Any]]:
+def build(folder: Path, family: str, **options: Any) -> tuple[Any, dict[str, Any]]:
     """A tiny model with its random start, and its configuration."""
-    config = json.loads((make_tiny_model(folder, family) / "config.json").read_text(), object_hook=_untagged)
+    written = make_tiny_model(folder, family, **options) / "config.json"
+    config = json.loads(written.read_text(), object_hook=_untagged)
     model_class, arguments_class = _get_classes(config)
     return model_class(arguments_class.from_dict(config)), config
 
@@ -146,6 +147,19 @@ def peak_of_chunk(model: Any, cache: list[Any]) -> int:
     model(mx.zeros((1, 512), dtype=mx.int32), cache=cache)
     mx.eval([each.state for each in cache])
     return int(mx.get_peak_memory() - mx.get_active_memory())
+
+
+def test_the_last_piece_of_a_prompt_is_priced_with_the_logits_of_all_its_tokens(tmp_path: Path) -> None:
+    """A model makes them all, though the last alone is looked at: a large vocabulary takes more than all the rest."""
+    model, config = build(tmp_path, "llama", vocab_size=20_000)
+    mx.eval(model.parameters())
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    held = mx.get_active_memory()
+    mx.eval(model(mx.zeros((1, 512), dtype=mx.int32), cache=make_prompt_cache(model))[:, -1])
+    peak = mx.get_peak_memory() - held
+    assert peak > 512 * 20_000 * 4
+    assert peak <= measure_transient(config, device=CPU, element_bytes=4).prefill_bytes(512, 512) * 4 / 3
 
 
 def test_fused_attention_depends_on_device_and_type() -> None:

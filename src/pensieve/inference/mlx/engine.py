@@ -183,14 +183,14 @@ class Engine:
     # Admission.
 
     def _admit(self) -> None:
-        while sequence_id := self._scheduler.candidate():
+        while not self._is_trying and (sequence_id := self._scheduler.candidate()):
             sequence = self._sequences[sequence_id]
             match self._decide(sequence):
                 case admission.Admit(chunk_tokens, needed_bytes):
                     sequence.chunk_tokens, sequence.needed_bytes = chunk_tokens, needed_bytes
                     self._do(self._begin, sequence)
                 case admission.Evict(num_bytes):
-                    if self._machine.store.release(num_bytes) == 0:
+                    if self._machine.store.release(num_bytes, needed_for=sequence.tokens) == 0:
                         return
                     mx.clear_cache()
                 case admission.Wait():
@@ -202,6 +202,11 @@ class Engine:
 
     def _decide(self, sequence: Sequence) -> admission.Decision:
         return self._machine.decide(sequence, reading=self._named(self._scheduler.reading), decoding=self._speaking)
+
+    @property
+    def _is_trying(self) -> bool:
+        """Somebody's last step failed: whoever joined now might be blamed for the next."""
+        return any(each.num_failures for each in (*self._named(self._scheduler.reading), *self._speaking))
 
     @property
     def _speaking(self) -> list[Sequence]:
@@ -243,10 +248,8 @@ class Engine:
         store.note_prefill(stop - num_read, seconds)
         sequence.read(stop - num_read)
         self._scheduler.advance(sequence.id, stop)
-        is_sound = spoken is None or spoken.is_finite
-        if is_sound and (
-            stop == target or is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable)
-        ):
+        is_due = stop == target or is_kept_at(stop, target, began_at=num_read, is_trimmable=store.is_trimmable)
+        if is_due and (spoken is None or spoken.is_finite):
             self._keep(tokens[:stop], sequence.caches)
         if spoken is not None:
             self._begin_answer(sequence, spoken)
@@ -288,6 +291,8 @@ class Engine:
 
     def _speak(self) -> None:
         spoken = self._machine.runner.step()
+        for token in spoken:
+            self._sequences[token.row_id].num_failures = 0
         finished = [self._sequences[token.row_id] for token in spoken if self._hear(token)]
         for sequence in finished:
             self._keep_row(sequence)

@@ -156,8 +156,12 @@ class PrefixStore:
         self._note_worth(stored, len(tokens))
         self._is_checked = False
 
-    def release(self, num_bytes: int) -> int:
-        """Free at least that many bytes, or all there are, the least recently used first; returns the bytes freed."""
+    def release(self, num_bytes: int, *, needed_for: Sequence[int] = ()) -> int:
+        """Free at least that many bytes, or all there are, the least recently used first; returns the bytes freed.
+
+        What serves the prompt that needs them goes last.
+        """
+        self._index.touch(self._find(needed_for).usable)
         return self._evict(self._index.victims(num_bytes))
 
     def idle(self) -> bool:

@@ -78,6 +78,7 @@ def measure_transient(config: Mapping[str, Any], *, device: MlxDevice, element_b
         element_bytes=element_bytes,
         is_fused=latent_head == 0 and is_fused(head_dim, device=device, element_bytes=element_bytes),
         score_copies=2 if latent_head else 1,
+        computes_all_logits=True,  # of a prompt's last piece, which is as long as any
     )
 
 

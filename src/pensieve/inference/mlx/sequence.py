@@ -85,6 +85,7 @@ class Sequence:
         self.chunk_tokens = 0
         self.needed_bytes = 0
         self.num_failures = 0
+        """Steps of decoding that failed since the last that went well."""
         self._sink = sink
         self._clock = Clock()
         self._flows = False
@@ -124,7 +125,6 @@ class Sequence:
 
     def speak(self, token: int, probabilities: Probabilities | None) -> None:
         """It made a token. The first is urgent; what follows is paced."""
-        self.num_failures = 0
         self.outputs.append(token)
         self._clock.speak()
         self._sink(Spoke(token, probabilities), not self._flows)
