@@ -145,7 +145,7 @@ def test_a_large_vocabulary_is_stepped_over(tmp_path: Path) -> None:
 
 def test_markers_are_the_tokens_that_stand_for_themselves(tmp_path: Path) -> None:
     """Control tokens and those the maker added; ordinary pieces of text are not among them."""
-    tokens = {
+    tokens: dict[str, Value] = {
         "tokenizer.ggml.tokens": ["a", "<|im_end|>", "<tool>", ""],
         "tokenizer.ggml.token_type": [1, 3, 4, 3],
     }

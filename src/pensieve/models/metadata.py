@@ -126,7 +126,7 @@ def read_gguf(path: Path) -> GgufHeader:
 
 
 def read_markers(path: Path) -> dict[str, bool]:
-    """Text of each token that stands for itself -> whether it is one of the format's control tokens; raises `LoadFailed`.
+    """Text of each token that stands for itself -> whether it is one of the control tokens; raises `LoadFailed`.
 
     Reads the whole vocabulary, which takes some milliseconds: for a model that is loaded, not for a list of models.
     """
