@@ -100,6 +100,12 @@ def test_the_price_of_an_absurd_config_still_fits_into_a_frame() -> None:
     assert 0 < max(cost.window_bytes, cost.bytes_per_token) < 2**63
 
 
+@pytest.mark.parametrize("name", ["x" * 10**6, "\x1b[2J", "", 7])
+def test_a_family_with_no_sensible_name_has_none(name: object) -> None:
+    """It is printed, and stands in the manifest."""
+    assert Config({"model_type": name}).family == ""
+
+
 Scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["", "mamba", "gemma3n", "1"])
 Jsons = Scalars | st.lists(Scalars, max_size=4) | st.dictionaries(st.sampled_from([*WIDTHS]), Scalars, max_size=3)
 

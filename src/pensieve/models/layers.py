@@ -6,6 +6,7 @@ a kind of layer that is not known is priced as one of full attention, which is n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final, Literal
 
@@ -18,6 +19,7 @@ ELEMENT_BYTES: Final = 2
 MAX_LAYERS: Final = 10_000
 MAX_WIDTH: Final = 2**20
 MAX_CONTEXT_TOKENS: Final = 2**31
+_FAMILY_NAME: Final = re.compile(r"[\w.-]{1,64}", re.ASCII)
 MAX_CACHE_BYTES: Final = 2**60
 """More than any machine has; a hostile config's product stays a number that frames can carry."""
 _CONTEXT_KEYS: Final = (
@@ -94,7 +96,7 @@ class Config:
         named = document.get("model_type")
         section = document.get("text_config")
         inner: Mapping[str, Json] = section if isinstance(section, dict) else {}
-        self.family = named if isinstance(named, str) else ""
+        self.family = named if isinstance(named, str) and _FAMILY_NAME.fullmatch(named) else ""
         self._sources = (inner, document, _FAMILY_DEFAULTS.get(self.family, {}))
 
     def number(self, *keys: str, limit: int = MAX_WIDTH) -> int:

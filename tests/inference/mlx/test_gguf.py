@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,8 @@ def test_a_header_that_makes_no_model_is_refused(
         ("output_norm.weight", ((64,), 8, bytes(68)), "no whole blocks"),
         ("blk.0.attn_q.bias", ((64,), 0, bytes(256)), "attn_q.bias is none that the family llama has"),
         ("token_embd.weight", ((64,), 0, bytes(256)), "shape|its header says|none"),
+        ("rope_factors_long.weight", ((8,), 0, struct.pack("<8f", 1, float("nan"), *[1] * 6)), "not one for each pair"),
+        ("rope_factors_long.weight", ((8,), 0, struct.pack("<8f", float("inf"), *[1] * 7)), "not one for each pair"),
     ],
 )
 def test_a_tensor_that_does_not_fit_is_refused(

@@ -118,6 +118,14 @@ def test_a_tokenizer_that_cannot_be_right_is_refused(metadata: dict[str, Any], w
         tokenizer_from(path)
 
 
+def test_a_kind_that_is_no_number_is_no_kind(tmp_path: Path) -> None:
+    """A header may hold its kinds as floats, and any floats."""
+    source = make_tiny_model(tmp_path / "source", "smollm")
+    kinds = [float("nan"), float("inf"), *[1.0] * 270]
+    path = write_gguf_model(tmp_path / "m.gguf", source, tokenizer__ggml__token_type=kinds)
+    assert tokenizer_from(path).num_tokens == 272
+
+
 def test_more_tokens_than_embeddings_are_refused(tmp_path: Path) -> None:
     """An id past the end would read foreign memory."""
     path = write_gguf_model(tmp_path / "m.gguf", make_tiny_model(tmp_path / "source", "smollm"))

@@ -7,7 +7,7 @@ with more, less or other than its family has is refused, because half a model an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -289,10 +289,12 @@ def _scaling(container: Container, shape: Shape, curves: Mapping[str, list[float
     prefix = f"{shape.architecture}.rope.scaling."
     kind, factor = container.text(f"{prefix}type"), container.decimal(f"{prefix}factor") or 1.0
     original = container.number(f"{prefix}original_context_length") or shape.context
-    if min(factor, original, _base(container, shape)) <= 0:
+    if not _are_positive([factor, original, _base(container, shape)]):
         raise LoadFailed("its numbers of rotary embeddings are not positive: download it again", model)
-    if any(len(curve) != shape.rotated // 2 or not min(curve) > 0 for curve in curves.values()):
-        raise LoadFailed("its factors of rotary embeddings are not one for each pair: download it again", model)
+    if any(len(curve) != shape.rotated // 2 or not _are_positive(curve) for curve in curves.values()):
+        raise LoadFailed(
+            "its factors of rotary embeddings are not one for each pair, above 0: download it again", model
+        )
     if "rope_factors_long.weight" in curves:
         _check_attention_factor(container, shape, original, model)
         return _long(curves, original)
@@ -305,6 +307,11 @@ def _scaling(container: Container, shape: Shape, curves: Mapping[str, list[float
         raise refusal(f"its rotary embeddings are stretched by {kind}", model)
     stretch: Config = {"type": kind, "rope_type": kind, "factor": factor}
     return {"rope_scaling": stretch | ({"original_max_position_embeddings": original} if kind == "yarn" else {})}
+
+
+def _are_positive(numbers: Sequence[float]) -> bool:
+    """Whether all are numbers above 0; NaN and infinity, which no config.json can hold, are not."""
+    return all(0 < number < math.inf for number in numbers)
 
 
 def _long(curves: Mapping[str, list[float]], original: int) -> Config:

@@ -5,6 +5,7 @@ Gives the ids that llama.cpp gives for the same file. The header is hostile: ids
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -83,7 +84,8 @@ def _vocabulary(container: Container, model: str, num_rows: int) -> Vocabulary:
         raise LoadFailed(f"it has {len(texts):,} tokens and {num_rows:,} embeddings: download it again", model)
     if len(set(texts)) != len(texts):
         raise LoadFailed("its vocabulary names a token twice: download it again", model)
-    kinds = tuple(int(kind) for kind in container.decimals("tokenizer.ggml.token_type")) or (1,) * len(texts)
+    given = container.decimals("tokenizer.ggml.token_type")
+    kinds = tuple(int(kind) if math.isfinite(kind) else 0 for kind in given) or (1,) * len(texts)
     scores = container.decimals("tokenizer.ggml.scores")
     if len(kinds) != len(texts) or len(scores) not in {0, len(texts)}:
         raise LoadFailed("its vocabulary has not one kind and one score for each token: download it again", model)
