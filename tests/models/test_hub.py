@@ -177,7 +177,7 @@ def test_a_second_pull_at_once_is_told(hub: HubServer, registry: Registry) -> No
     hub.files[NAME] = WHOLE
 
     def pull_again(*step: object) -> None:
-        with pytest.raises(UsageError, match="being pulled or removed by another process"):
+        with pytest.raises(UsageError, match="being pulled, converted or removed by another process"):
             pull(NAME, registry)
         steps.append(step)
 

@@ -37,7 +37,7 @@ def locked(folder: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            problem = f"{name} is being pulled or removed by another process: wait until it has ended"
+            problem = f"{name} is being pulled, converted or removed by another process: wait until it has ended"
             raise UsageError(problem) from error
         yield
 
