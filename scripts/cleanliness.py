@@ -42,6 +42,11 @@ RULES = (
 )
 
 
+PLOTS = "benchmarks/results/"
+PNG = b"\x89PNG\r\n\x1a\n"
+"""Plots of results are the one kind of file that is no text."""
+
+
 def offences(path: str, text: str) -> list[str]:
     """Each line of the file that breaks a rule, as `path:line: what`."""
     return [
@@ -65,6 +70,8 @@ def examine(root: Path, path: Path) -> list[str]:
     size = path.stat().st_size
     if size > LARGEST_BYTES:
         return [f"{name}: {size} bytes, at most {LARGEST_BYTES}"]
+    if name.startswith(PLOTS) and path.read_bytes().startswith(PNG):
+        return []
     try:
         return offences(name, path.read_text(encoding="utf-8"))
     except UnicodeDecodeError:

@@ -160,8 +160,12 @@ class TinyEngine:
         self.chunk_tokens = 64
         self.cache_budget_bytes = 64 * MIB
         self.make_caches: Callable[[Any], list[Any]] = make_prompt_cache
-        self.machine: Machine
         self._num_tasks = 0
+
+    @property
+    def machine(self) -> Machine:
+        """The engine's own, which drops it on its thread when it ends: arrays that outlive it may abort the exit."""
+        return self.engine._machine
 
     def start(self) -> None:
         """Build the machine on the engine's thread."""
@@ -205,7 +209,7 @@ class TinyEngine:
         def new_caches() -> list[Any]:
             return self.make_caches(model)
 
-        self.machine = Machine(
+        return Machine(
             runner=Runner(self.wrapper(model), new_caches),
             store=PrefixStore(new_caches, fingerprint="tiny", budget_bytes=self.cache_budget_bytes),
             shape=measure_shape(model, new_caches),
@@ -215,7 +219,6 @@ class TinyEngine:
             available_bytes=self._available_bytes,
             reserve_bytes=0,
         )
-        return self.machine
 
 
 class Asked(Listener):

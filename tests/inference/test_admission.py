@@ -226,7 +226,7 @@ def test_scores_are_priced_where_they_are_materialized() -> None:
     """Head size 256 and 64k of context, cached tokens included: gigabytes for one call, the number that kills."""
     unfused = WIDE.prefill_bytes(2048, 65_536)
     assert 4.2e9 < unfused - FUSED.prefill_bytes(2048, 65_536) < 4.4e9 * 5 / 4
-    every_position = msgspec.structs.replace(FUSED, computes_all_logits=True)
+    every_position = msgspec.structs.replace(FUSED, most_logit_rows=100_000)
     assert every_position.prefill_bytes(2048, 10) - FUSED.prefill_bytes(2048, 10) == 2047 * 1000 * 4
 
 

@@ -120,14 +120,14 @@ class Transient(msgspec.Struct, frozen=True, kw_only=True):
     """Attention over a chunk runs without its scores in memory; depends on head size and device."""
     score_copies: int = 1
     """Arrays as large as the scores that are held at once; latent attention adds a second one."""
-    computes_all_logits: bool = False
-    """Every position of a chunk is turned into logits, not the last one alone."""
+    most_logit_rows: int = 1
+    """Positions of a chunk that are turned into logits, at most."""
 
     def prefill_bytes(self, chunk_tokens: int, context_tokens: int) -> int:
         """Bytes of reading a chunk whose tokens look at `context_tokens`, themselves and cached ones included."""
         attention_width = self.query_heads * self.head_dim
         activations = chunk_tokens * (4 * self.hidden + 4 * attention_width + 3 * self.intermediate)
-        logit_rows = chunk_tokens if self.computes_all_logits else 1
+        logit_rows = min(chunk_tokens, self.most_logit_rows)
         return (
             activations * self.element_bytes
             + self._score_bytes(chunk_tokens, context_tokens)

@@ -149,11 +149,12 @@ def test_a_row_without_numbers_leaves_its_neighbours_alone(model_of: ModelOf) ->
         assert own == greedy_alone(model, prompts[name], 5)
 
 
+@pytest.mark.parametrize("tail_tokens", [1, 4, 2048])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_first_token_comes_with_the_last_piece_of_the_prompt(model_of: ModelOf, family: str) -> None:
+def test_the_first_token_comes_with_the_last_piece(model_of: ModelOf, family: str, tail_tokens: int) -> None:
     """It is the one that a step of its own would give, with its probabilities, and the row goes on from it."""
     model = model_of(family)
-    runner = runner_for(model)
+    runner = Runner(model, lambda: make_prompt_cache(model), tail_tokens=tail_tokens)
     caches, tokens, sampler = make_prompt_cache(model), prompt(40, 3), greedy(1)
     runner.read(caches, tokens[:30])
     first = runner.read_last("a", sampler, caches, tokens[30:])

@@ -88,7 +88,10 @@ class DiskWriter:
 
     def _run(self) -> None:
         while task := self._tasks.get():
-            outcome = task()
+            try:
+                outcome = task()
+            except MemoryError:
+                outcome = None  # nothing was written, and the next task may find room
             if outcome is not None:
                 self._outcomes.put(outcome)
             del task, outcome

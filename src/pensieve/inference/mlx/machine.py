@@ -19,6 +19,7 @@ from pensieve.inference.mlx.disk_tier import DiskTier
 from pensieve.inference.mlx.loader import LoadedModel, load
 from pensieve.inference.mlx.prefix_store import PrefixStore
 from pensieve.inference.mlx.probe import measure_shape, measure_transient, read_device
+from pensieve.inference.mlx.reading import tail_tokens
 from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.runner import Runner
 from pensieve.inference.mlx.warming import warm_up
@@ -61,7 +62,7 @@ def build(spec: ModelSpec, settings: Settings, state_folder: Path | None) -> tup
     limits.apply_limits(device, weight_bytes=mx.get_active_memory())
     free_bytes = limits.available_bytes(limits.read_live(device))
     machine = Machine(
-        runner=Runner(model, lambda: make_caches(model)),
+        runner=Runner(model, lambda: make_caches(model), tail_tokens=tail_tokens(loaded.vocabulary_size)),
         store=_store(model, loaded.fingerprint, settings.mlx, free_bytes, state_folder),
         shape=measure_shape(model, lambda: make_caches(model)),
         transient=measure_transient(loaded.config, device=device, element_bytes=4 if device.kind == "cpu" else 2),

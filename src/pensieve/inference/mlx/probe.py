@@ -15,6 +15,7 @@ import msgspec
 
 from pensieve.devices.profile import MlxDevice
 from pensieve.inference.admission import CacheShape, LayerCache, LayerKind, Transient
+from pensieve.inference.mlx.reading import tail_tokens
 
 PROBE_TOKENS = 8
 
@@ -69,16 +70,17 @@ def measure_transient(config: Mapping[str, Any], *, device: MlxDevice, element_b
     heads = _number(facts, "num_attention_heads", "n_head", "num_heads") or 1
     latent_head = _number(facts, "qk_nope_head_dim") + _number(facts, "qk_rope_head_dim")
     head_dim = latent_head or _number(facts, "head_dim") or max(1, hidden // heads)
+    vocabulary = _number(facts, "vocab_size") or 1
     return Transient(
         query_heads=heads,
         head_dim=head_dim,
         hidden=hidden,
         intermediate=_intermediate(facts, hidden),
-        vocabulary=_number(facts, "vocab_size") or 1,
+        vocabulary=vocabulary,
         element_bytes=element_bytes,
         is_fused=latent_head == 0 and is_fused(head_dim, device=device, element_bytes=element_bytes),
         score_copies=2 if latent_head else 1,
-        computes_all_logits=True,  # of a prompt's last piece, which is as long as any
+        most_logit_rows=tail_tokens(vocabulary),
     )
 
 

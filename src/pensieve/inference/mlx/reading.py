@@ -14,6 +14,9 @@ BOUNDARY_TOKENS = 2048
 BLOCK_TOKENS = 64
 """The prefix cache's block; see `prefix_cache`."""
 
+LOGIT_BYTES = 256 * 2**20
+"""What the logits of a prompt's last piece may take: a model makes them for each of its tokens, in float32 at most."""
+
 _SMOOTHING = 0.3
 
 
@@ -43,6 +46,11 @@ class Pace:
             return min(most_tokens, 4 * MIN_TOKENS)
         affordable = int(self._tokens_per_second * GAP_SECONDS)
         return min(most_tokens, max(MIN_TOKENS, 1 << max(affordable, 1).bit_length() - 1))
+
+
+def tail_tokens(vocabulary_size: int) -> int:
+    """Tokens at the end of a prompt that may go through the model together with the drawing of the first answer."""
+    return max(1, LOGIT_BYTES // (4 * max(1, vocabulary_size)))
 
 
 def next_stop(num_read: int, target: int) -> int:

@@ -53,8 +53,10 @@ class _Row:
 class Runner:
     """Reads prompts and decodes rows for one model."""
 
-    def __init__(self, model: Model, make_cache: Callable[[], Caches]) -> None:
+    def __init__(self, model: Model, make_cache: Callable[[], Caches], *, tail_tokens: int = 2048) -> None:
+        """`tail_tokens`: logits of so many tokens may be made at once."""
         self._model = model
+        self._tail_tokens = tail_tokens
         self._rows: list[_Row] = []
         self._caches: Caches = []
         self._is_batched = False
@@ -75,7 +77,10 @@ class Runner:
 
     def read_last(self, sequence_id: str, sampler: RowSampler, caches: Caches, tokens: Sequence[int]) -> Spoken:
         """Put the last piece of a prompt into its caches and draw the first token of the answer, all in one step."""
-        logits = self._model(mx.array([list(tokens)]), cache=caches)[:, -1, :]
+        head, tail = tokens[: -self._tail_tokens], tokens[-self._tail_tokens :]
+        if head:  # in the same graph; its logits are never computed
+            self._model(mx.array([list(head)]), cache=caches)
+        logits = self._model(mx.array([list(tail)]), cache=caches)[:, -1, :]
         first = draw(logits, [sampler], mx.array([tokens[-1]]), [False])
         mx.eval(first.tokens, first.is_finite, first.reports, [cache.state for cache in caches])
         token: Any = first.tokens.item()
