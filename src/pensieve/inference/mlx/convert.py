@@ -101,7 +101,7 @@ class Conversion:
             self._source = None
             return self._measure(Path(self._job.source), "measuring the source"), ""
         if isinstance(source, GgufModel) and source.is_kept_whole and wanted.bits is None and wanted.dtype is None:
-            return None, "its codes are the source's own"
+            return None, "the weights are the same numbers"
         reference = self._folder / REFERENCE_NAME
         with disk_errors(self._folder, 0):
             reference.mkdir()
