@@ -185,9 +185,10 @@ def test_a_long_prompt_is_kept_while_it_is_read(llama: Path) -> None:
         gate.is_shut = True
         asked = tiny.ask(prompt(3000), 1)
         gate.wait()
-        gate.let(5)
+        while not asked.read_tokens or asked.read_tokens[-1] < BOUNDARY_TOKENS:
+            gate.let(1)
         assert asked.read_tokens[-1] < 3000
-        assert tiny.machine.store.probe(prompt(3000)) == BOUNDARY_TOKENS
+        assert BOUNDARY_TOKENS <= tiny.machine.store.probe(prompt(3000)) < 3000
         gate.open()
         asked.end()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,11 +19,13 @@ from pensieve.inference.mlx.reading import (
 counts = st.integers(0, 20_000)
 
 
-def test_alone_a_prompt_is_read_in_the_largest_pieces() -> None:
-    """Whatever the speed: nobody waits."""
+@pytest.mark.parametrize(("speed", "expected"), [(10_000.0, 4096), (1_000.0, 512), (100.0, 64)])
+def test_alone_a_piece_takes_a_second_at_most(speed: float, expected: int) -> None:
+    """A cancelled prompt holds the engine that long; a quick machine reads the largest pieces."""
     pace = Pace()
-    pace.note(100, 100.0)
-    assert pace.chunk_tokens(4096, is_anyone_waiting=False) == 4096
+    assert pace.chunk_tokens(4096, is_anyone_waiting=False) == 4 * MIN_TOKENS
+    pace.note(int(speed), 1.0)
+    assert pace.chunk_tokens(4096, is_anyone_waiting=False) == expected
 
 
 def test_beside_answers_a_piece_takes_no_longer_than_they_may_wait() -> None:

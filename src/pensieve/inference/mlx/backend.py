@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from pensieve.config.settings import Settings
-from pensieve.errors import ContextOverflow, InvalidRequest
+from pensieve.errors import ContextOverflow, InvalidRequest, LoadFailed
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.delivery import Bell, Inbox
@@ -93,7 +93,12 @@ class MlxBackend:
             kept.append(built)
             return machine
 
-        self._engine.start(make)
+        try:
+            self._engine.start(make)
+        except (RuntimeError, MemoryError) as error:
+            what = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            advice = "if memory is short, close other programs or take a smaller or quantized model"
+            raise LoadFailed(f"MLX failed while it was loaded ({what}): {advice}", spec.name) from error
         return kept[0]
 
     async def _render(self, request: GenerationRequest) -> Prompt:

@@ -5,6 +5,9 @@ from __future__ import annotations
 GAP_SECONDS = 0.15
 """How long running answers may wait for their next token while a piece of somebody's prompt is read."""
 
+ALONE_SECONDS = 1.0
+"""How long a piece may take when nobody speaks: so long does a cancelled prompt, or a stop, wait for the engine."""
+
 MIN_TOKENS = 32
 """Smaller pieces cost more than they spare."""
 
@@ -39,12 +42,11 @@ class Pace:
         return self._tokens_per_second is not None and num_tokens <= self._tokens_per_second * seconds
 
     def chunk_tokens(self, most_tokens: int, *, is_anyone_waiting: bool) -> int:
-        """Tokens of the next piece, at most `most_tokens`; a power of two where answers wait, so that shapes repeat."""
-        if not is_anyone_waiting:
-            return most_tokens
+        """Tokens of the next piece, at most `most_tokens`; otherwise a power of two, so that shapes repeat."""
         if self._tokens_per_second is None:
             return min(most_tokens, 4 * MIN_TOKENS)
-        affordable = int(self._tokens_per_second * GAP_SECONDS)
+        seconds = GAP_SECONDS if is_anyone_waiting else ALONE_SECONDS
+        affordable = int(self._tokens_per_second * seconds)
         return min(most_tokens, max(MIN_TOKENS, 1 << max(affordable, 1).bit_length() - 1))
 
 

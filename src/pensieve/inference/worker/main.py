@@ -45,7 +45,9 @@ def _open_mlx(spec: ModelSpec, settings: Settings, state_folder: Path | None) ->
     try:
         from pensieve.inference.mlx.backend import MlxBackend  # noqa: PLC0415 - one engine a process
     except ImportError as error:
-        raise LoadFailed("this installation is without MLX: `pip install pensieve-llm[mlx-cpu]`", spec.name) from error
+        raise LoadFailed(
+            "this installation is without MLX: `pip install 'pensieve-llm[mlx-cpu]'`", spec.name
+        ) from error
     except ValueError as error:  # mlx-lm sets the limit of open files to 4,096 when it is imported
         raise LoadFailed("this process may open too few files: raise the hard limit to 4,096", spec.name) from error
     return MlxBackend(spec, settings, state_folder)
