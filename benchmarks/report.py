@@ -113,7 +113,7 @@ def _drawing() -> Any:
     try:
         import matplotlib as mpl  # noqa: PLC0415 - an extra that not everyone installs
     except ImportError:
-        print("no plot: `pip install pensieve-llm[bench]` brings matplotlib")
+        print("no plot: `make setup EXTRAS=bench` brings matplotlib")
         return None
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415 - needs the backend chosen first

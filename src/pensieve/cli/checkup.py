@@ -360,4 +360,4 @@ def _is_apple(profile: MachineProfile) -> bool:
 
 
 def _install_step(profile: MachineProfile, extra: str) -> str:
-    return "pip install mlx mlx-lm" if _is_apple(profile) else f"pip install 'pensieve-llm[{extra}]'"
+    return "make setup" if _is_apple(profile) else f"make setup EXTRAS={extra}"

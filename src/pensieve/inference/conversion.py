@@ -152,7 +152,8 @@ def _ended(process: subprocess.Popen[bytes], job: Job, last_words: IO[bytes]) ->
     said = " ".join(last_words.read().decode(errors="replace").split())
     if "No module named 'mlx" in said:
         return BackendFailure(
-            "the MLX engine is not installed: `pip install 'pensieve-llm[mlx-cpu]'` (or mlx-cuda) adds it"
+            "the MLX engine is not installed: `make setup` in your clone of Pensieve adds it, "
+            "`make setup EXTRAS=mlx-cuda` for an NVIDIA GPU"
         )
     out_of_memory = "; it may have run out of memory: close other programs" if status == -signal.SIGKILL else ""
     problem = f"the process that converted it ended ({how}){out_of_memory}"

@@ -46,7 +46,7 @@ def _open_mlx(spec: ModelSpec, settings: Settings, state_folder: Path | None) ->
         from pensieve.inference.mlx.backend import MlxBackend  # noqa: PLC0415 - one engine a process
     except ImportError as error:
         raise LoadFailed(
-            "this installation is without MLX: `pip install 'pensieve-llm[mlx-cpu]'`", spec.name
+            "this installation is without MLX: `make setup` in your clone of Pensieve adds it", spec.name
         ) from error
     except ValueError as error:  # mlx-lm sets the limit of open files to 4,096 when it is imported
         raise LoadFailed("this process may open too few files: raise the hard limit to 4,096", spec.name) from error
