@@ -169,6 +169,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=540.0, help="start no round that would end later")
     parser.add_argument("--folder", type=Path, help="where the model is made, or is already")
     parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
+    parser.add_argument("--without", nargs="*", default=[], help="leave out scenarios whose name holds one of these")
     parser.add_argument("--weights", default="auto", help="our weight policy: auto, quantized, dual, dense")
     return parser.parse_args()
 
@@ -201,7 +202,8 @@ def main() -> None:
         first = {server.name: server.ask(prompt(16, 1), 2).first_seconds for server in servers}
         print(f"first answers (ours with its load), {time.perf_counter() - began:.0f} s: {first}", flush=True)
         known = {"shape": shape, "label": LABEL, "machine": facts, "first_answer_seconds": first}
-        scenarios = TINY if shape.startswith("tiny") else SCENARIOS
+        known_scenarios = TINY if shape.startswith("tiny") else SCENARIOS
+        scenarios = tuple(one for one in known_scenarios if not any(part in one.name for part in arguments.without))
         compare(arguments, scenarios, servers, roofline_of(shape, model, facts), known, began)
 
 
