@@ -24,7 +24,7 @@ MARGIN = 0.8
 FILE_SECONDS = 0.001
 """To open a file and check it, beside its bytes."""
 
-MIN_MEASURED_TOKENS = 64
+MIN_MEASURED_TOKENS = 32
 
 
 @dataclass(eq=False, slots=True)
