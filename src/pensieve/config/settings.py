@@ -160,16 +160,6 @@ class Folders(msgspec.Struct, frozen=True):
         return self.data / "models"
 
     @property
-    def prefix_caches(self) -> Path:
-        """Prompts that engines have read, kept for the next start; safe to delete."""
-        return self.state / "prefix-cache"
-
-    @property
-    def kernels(self) -> Path:
-        """Compiled GPU kernels, kept between runs; safe to delete."""
-        return self.state / "kernels"
-
-    @property
     def run_file(self) -> Path:
         """The server of this user that runs now: address and process id, owner-only."""
         return self.state / "server.json"

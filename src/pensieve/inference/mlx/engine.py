@@ -136,7 +136,9 @@ class Engine:
         """All that are there; while there is nothing else to do, waits for one, and does chores meanwhile."""
         while True:
             try:
-                command = self._commands.get(block=self._scheduler.is_idle, timeout=self._idle_seconds())
+                # Without chores it sleeps for as long as nobody asks for anything.
+                timeout = IDLE_SECONDS if self._has_chores else None
+                command = self._commands.get(block=self._scheduler.is_idle, timeout=timeout)
             except queue.Empty:
                 if not self._scheduler.is_idle:
                     return
@@ -151,12 +153,6 @@ class Engine:
                 case _Stop():
                     self._is_stopping = True
                     return
-
-    def _idle_seconds(self) -> float | None:
-        """How long to wait for a command: for ever, once every chore is done."""
-        if not self._scheduler.is_idle:
-            return None
-        return IDLE_SECONDS if self._has_chores else None
 
     def _do_chore(self) -> None:
         """A small piece of what can wait until nobody asks for anything."""
@@ -264,7 +260,7 @@ class Engine:
 
     def _begin_answer(self, sequence: Sequence, first: Spoken) -> None:
         if self._hear(first):
-            self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
+            self._finish(sequence)
         elif sequence.id in self._sequences:
             caches, sequence.caches = sequence.caches, []
             self._machine.runner.join(sequence.id, sequence.sampler, caches, sequence.tokens)
@@ -298,7 +294,7 @@ class Engine:
             self._keep_row(sequence)
         self._machine.runner.leave([sequence.id for sequence in finished])
         for sequence in finished:
-            self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
+            self._finish(sequence)
 
     def _hear(self, spoken: Spoken) -> bool:
         """Take a token in; True if the sequence has ended with it."""
@@ -375,6 +371,10 @@ class Engine:
     def _keep(self, tokens: list[int], caches: list[Any]) -> None:
         """Put them into the prefix cache; what goes wrong there costs nobody an answer."""
         self._attempt(lambda: self._machine.store.keep(tokens, caches), converted)
+
+    def _finish(self, sequence: Sequence) -> None:
+        """Its answer is complete: by the model's own word, or by its limit."""
+        self._end(sequence, sequence.task.reason_at_max if sequence.is_full else "stop")
 
     def _end(self, sequence: Sequence, reason: FinishReason) -> None:
         sequence.end(reason, peak_memory_bytes=mx.get_peak_memory())

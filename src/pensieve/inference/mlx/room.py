@@ -53,7 +53,7 @@ class Machine(NamedTuple):
         return growth + self.reserve_bytes // 2 - self.available_bytes()
 
     def _running(self, sequences: list[Sequence]) -> admission.Running:
-        longest = max((len(sequence.tokens) for sequence in sequences), default=0)
+        longest = max((sequence.num_tokens for sequence in sequences), default=0)
         return admission.Running(
             num_sequences=len(sequences),
             longest_tokens=longest,

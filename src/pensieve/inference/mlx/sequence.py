@@ -101,9 +101,14 @@ class Sequence:
         return self.task.prompt + self.outputs
 
     @property
+    def num_tokens(self) -> int:
+        """Of prompt and answer so far, without copying them."""
+        return len(self.task.prompt) + len(self.outputs)
+
+    @property
     def num_unread(self) -> int:
         """Tokens that are not in its caches yet."""
-        return len(self.task.prompt) + len(self.outputs) - self.num_read
+        return self.num_tokens - self.num_read
 
     @property
     def is_full(self) -> bool:
