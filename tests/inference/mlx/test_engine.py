@@ -11,7 +11,6 @@ import pytest
 from mlx_lm.models.cache import ChunkedKVCache
 
 from pensieve.errors import BackendFailure, Overloaded
-from pensieve.inference.mlx import reading
 from pensieve.inference.mlx.engine import Engine
 from pensieve.inference.mlx.prefix_cache import BLOCK_TOKENS
 from pensieve.inference.mlx.reading import BOUNDARY_TOKENS
@@ -290,7 +289,6 @@ def test_a_crowd_that_comes_and_goes_leaves_nothing_behind(folder_of: FolderOf, 
         tiny.machine.store.check_integrity()
 
 
-def test_a_block_is_what_the_prefix_cache_says_it_is() -> None:
-    """Two files know the number; boundaries must be whole blocks."""
-    assert reading.BLOCK_TOKENS == BLOCK_TOKENS
+def test_boundaries_are_whole_blocks_of_the_prefix_cache() -> None:
+    """Else they could not be stored."""
     assert BOUNDARY_TOKENS % BLOCK_TOKENS == 0

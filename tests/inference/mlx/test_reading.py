@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pensieve.inference.mlx.prefix_cache import BLOCK_TOKENS
 from pensieve.inference.mlx.reading import (
-    BLOCK_TOKENS,
     BOUNDARY_TOKENS,
     GAP_SECONDS,
     MIN_TOKENS,

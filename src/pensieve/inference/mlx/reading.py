@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pensieve.inference.mlx.prefix_cache import BLOCK_TOKENS
+
 GAP_SECONDS = 0.15
 """How long running answers may wait for their next token while a piece of somebody's prompt is read."""
 
@@ -13,9 +15,6 @@ MIN_TOKENS = 32
 
 BOUNDARY_TOKENS = 2048
 """Caches that cannot be cut are stored at every so many tokens of a prompt, and at its last whole block."""
-
-BLOCK_TOKENS = 64
-"""The prefix cache's block; see `prefix_cache`."""
 
 LOGIT_BYTES = 256 * 2**20
 """What the logits of a prompt's last piece may take: a model makes them for each of its tokens, in float32 at most."""
