@@ -23,13 +23,14 @@ from pensieve.inference.parsing.grammar import (
     OutputGrammar,
 )
 from pensieve.inference.parsing.parser import OutputParser
-from pensieve.messages import Part, TextPart, ThinkingPart, ToolCallPart
+from pensieve.messages import Part, TextPart, ThinkingPart, ToolCallPart, ToolSpec
 
 HERMES = OutputGrammar(thinking=THINK_TAGS, calls=(TOOL_CALL_TAGS,))
 MISTRAL = OutputGrammar(thinking=THINK_BRACKETS, calls=(TOOL_CALLS_BRACKETS,))
 LLAMA = OutputGrammar(calls=(PYTHON_TAG, BARE_JSON))
 PHI = OutputGrammar(calls=(TOOL_CALL_PIPES,))
-HARMONY = CHANNELS.after("<|end|><|start|>assistant", has_tools=True)
+TOOLS = (ToolSpec("weather", {"type": "object"}), ToolSpec("a", {"type": "object"}), ToolSpec("b", {"type": "object"}))
+HARMONY = CHANNELS.after("<|end|><|start|>assistant", tools=TOOLS)
 
 PARIS = {"city": "Paris"}
 
@@ -48,7 +49,7 @@ TRANSCRIPTS = {
     "plain": Transcript(PLAIN, " Paris, <think> of it.\n", text=" Paris, <think> of it.\n"),
     "thinking": Transcript(HERMES, "<think>\nIs it\n\nhot?\n</think>\n\nYes < no.", "Is it\n\nhot?", "Yes < no."),
     "thinking opened by the prompt": Transcript(
-        HERMES.after("assistant\n<think>\n", has_tools=True), "Hm.\n</think>\n\nYes.", "Hm.", "Yes."
+        HERMES.after("assistant\n<think>\n", tools=TOOLS), "Hm.\n</think>\n\nYes.", "Hm.", "Yes."
     ),
     "empty thinking": Transcript(HERMES, "<think>\n\n</think>\n\nYes.", text="Yes."),
     "an answer about the tags": Transcript(HERMES, "Use <think> and </think>.", text="Use <think> and </think>."),

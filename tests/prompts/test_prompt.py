@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.errors import InvalidRequest
-from pensieve.generation import Thinking
+from pensieve.generation import GenerationRequest, Thinking
 from pensieve.messages import say
 from pensieve.prompts.markers import MarkerGuard
 from pensieve.prompts.prompt import PromptRenderer, options_for
@@ -48,9 +48,14 @@ class LetterTokenizer:
 TOKENIZER = LetterTokenizer()
 
 
+def ask(text: str, thinking: Thinking | None = None) -> GenerationRequest:
+    """A request of one user message."""
+    return GenerationRequest(id="1", model="m", messages=(say("user", text),), thinking=thinking)
+
+
 def render(text: str) -> list[int]:
     """The prompt of one user message."""
-    return PromptRenderer(ChatTemplate(SOURCE), TOKENIZER, added_bos="<s>").render((say("user", text),))
+    return PromptRenderer(ChatTemplate(SOURCE), TOKENIZER, added_bos="<s>").render(ask(text))
 
 
 def test_a_marker_in_a_message_is_only_text() -> None:
@@ -86,7 +91,7 @@ def test_what_the_model_said_keeps_its_markers() -> None:
 def test_a_template_that_writes_the_first_marker_gets_no_second_one() -> None:
     """Two of them cost quality."""
     renderer = PromptRenderer(ChatTemplate("{{ bos_token }}x", bos_token="<s>"), TOKENIZER, added_bos="<s>")
-    assert renderer.render((say("user", "y"),)) == [FIRST, ord("x")]
+    assert renderer.render(ask("y")) == [FIRST, ord("x")]
 
 
 def test_messages_that_leave_no_private_character_are_refused() -> None:
@@ -114,5 +119,5 @@ def test_thinking_is_asked_for_as_the_request_wants_it(thinking: Thinking | None
 def test_the_end_of_the_prompt_tells_how_the_answer_begins() -> None:
     """The parser needs to know whether the prompt opened the thinking block."""
     renderer = PromptRenderer(ChatTemplate(SOURCE), TOKENIZER, added_bos="<s>")
-    assert renderer.prompt((say("user", "x"),)).ending.endswith("<think></think>low")
-    assert renderer.prompt((say("user", "x" * 999),), Thinking("enabled")).ending.endswith("x<|end|>")
+    assert renderer.prompt(ask("x")).ending.endswith("<think></think>low")
+    assert renderer.prompt(ask("x" * 999, Thinking("enabled"))).ending.endswith("x<|end|>")

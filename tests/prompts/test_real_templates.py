@@ -6,13 +6,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from model_outputs import Play
+from model_outputs import TOOLS, Play
 from pensieve.generation import Thinking
-from pensieve.inference.parsing.families import grammar_for
+from pensieve.inference.parsing.families import dialect_for
 from pensieve.inference.parsing.grammar import (
     BARE_JSON,
     CHANNELS,
-    PLAIN,
     PYTHON_TAG,
     THINK_TAGS,
     THOUGHT_CHANNEL,
@@ -28,7 +27,7 @@ from real_templates import SOURCES, real_template
 LLAMA_CALLS = OutputGrammar(calls=(PYTHON_TAG, BARE_JSON))
 MISTRAL_CALLS = OutputGrammar(calls=(TOOL_CALLS_BRACKETS,))
 TAGGED_CALLS = OutputGrammar(calls=(TOOL_CALL_TAGS,))
-THINKS = OutputGrammar(thinking=THINK_TAGS)
+THINKS = OutputGrammar(thinking=THINK_TAGS, calls=(TOOL_CALL_TAGS,))
 
 
 class Family(NamedTuple):
@@ -36,7 +35,7 @@ class Family(NamedTuple):
 
     user: str
     answer: str
-    grammar: OutputGrammar = PLAIN
+    grammar: OutputGrammar = TAGGED_CALLS
     has_system: bool = True
     has_late_system: bool = True
     thinking_field: str = ""
@@ -73,7 +72,10 @@ FAMILIES = {
     "gemma": Family("<start_of_turn>user\n", "<start_of_turn>model\n", has_system=False, has_late_system=False),
     "gemma-3": Family("<start_of_turn>user\n", "<start_of_turn>model\n", has_late_system=False),
     "gemma-4": Family(
-        "<|turn>user\n", "<|turn>model\n", OutputGrammar(thinking=THOUGHT_CHANNEL), thinking_field="reasoning_content"
+        "<|turn>user\n",
+        "<|turn>model\n",
+        OutputGrammar(thinking=THOUGHT_CHANNEL, calls=(TOOL_CALL_TAGS,)),
+        thinking_field="reasoning_content",
     ),
     "gpt-oss": Family(
         "<|start|>user<|message|>", "<|start|>assistant", CHANNELS, has_late_system=False, thinking_field="thinking"
@@ -131,7 +133,7 @@ def test_the_next_turn_continues_the_prompt_where_the_template_lets_it(name: str
 @families
 def test_the_real_template_tells_the_grammar(name: str, family: Family) -> None:
     """By the markers that it teaches."""
-    assert grammar_for(real_template(name), "") == family.grammar
+    assert dialect_for(real_template(name), "").grammar == family.grammar
 
 
 def test_every_template_in_the_list_is_tried() -> None:
@@ -167,7 +169,7 @@ def test_what_a_template_renders_is_parsed_back(name: str, answer: dict[str, Any
     written = whole[len(prompt) :].removesuffix("\n").removesuffix("</s>")
     for end in ("<|im_end|>", "<|eot_id|>"):
         written = written.removesuffix(end)
-    grammar = grammar_for(real_template(name), "").after(prompt, has_tools=True)
+    grammar = dialect_for(real_template(name), "").grammar.after(prompt, tools=TOOLS)
     played = Play(grammar, [written[at : at + size] for at in range(0, len(written), size)])
     thinks = answer.get("thinking", answer.get("reasoning_content", ""))
     calls = [("weather", {"city": "Paris"})] if answer.get("tool_calls") else []

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from pensieve.generation import Thinking
-from pensieve.messages import Message
+from pensieve.generation import GenerationRequest, Thinking
+from pensieve.messages import ImagePart
 from pensieve.prompts.markers import MarkerGuard
 from pensieve.prompts.normalize import probe, to_chat
 from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions
 from pensieve.prompts.tokenizer import KnowsMarkers, Tokenizer
 
 ENDING_CHARACTERS: Final = 256
+IMAGE_MARK: Final = "<__media__>"
+"""Stands for an image in the text of a prompt; llama.cpp looks for this one."""
 LITTLE_THINKING_TOKENS: Final = 2048
 """A budget below this asks for low effort where a template takes an effort."""
 
@@ -25,15 +26,33 @@ class Prompt(msgspec.Struct, frozen=True):
     tokens: list[int]
     ending: str
     """The last characters of its text: what the template already wrote of the answer's markup stands there."""
+    text: str = ""
+    """With images: the whole prompt, the image mark once for each of them. Without: empty."""
+    images: tuple[ImagePart, ...] = ()
+    """In the order of their marks."""
 
 
 class PromptRenderer:
     """One model's template and tokenizer, put together."""
 
-    def __init__(self, template: ChatTemplate, tokenizer: Tokenizer, *, added_bos: str) -> None:
+    def __init__(
+        self,
+        template: ChatTemplate,
+        tokenizer: Tokenizer,
+        *,
+        added_bos: str,
+        model_name: str = "",
+        has_native_tools: bool = True,
+        sees_images: bool = False,
+        image_mark: str = IMAGE_MARK,
+    ) -> None:
         """`added_bos`: the text of the BOS token where the tokenizer adds it by itself, else empty."""
         self._template = template
         self._tokenizer = tokenizer
+        self._model_name = model_name
+        self._has_native_tools = has_native_tools
+        self._sees_images = sees_images
+        self._image_mark = image_mark
         self._added_bos = added_bos
         self._traits = probe(template)
         self._guard = MarkerGuard(_markers(template, tokenizer))
@@ -43,14 +62,14 @@ class PromptRenderer:
         """Stop strings the prompt format needs: without a template nothing but text ends the model's turn."""
         return ("\nUser:", "\nSystem:") if self._template.is_plain else ()
 
-    def render(self, messages: Sequence[Message], thinking: Thinking | None = None) -> list[int]:
+    def render(self, request: GenerationRequest) -> list[int]:
         """Token ids of the whole prompt. Raises `InvalidRequest`, `BackendFailure`."""
-        return self.prompt(messages, thinking).tokens
+        return self.prompt(request).tokens
 
-    def prompt(self, messages: Sequence[Message], thinking: Thinking | None = None) -> Prompt:
+    def prompt(self, request: GenerationRequest) -> Prompt:
         """As `render`, with the end of the text, which tells a parser how the answer begins."""
-        chat, hidden = self._guard.hide(to_chat(messages, self._traits))
-        text = self._template.render(chat, options=options_for(thinking))
+        chat, hidden = self._guard.hide(to_chat(request.messages, self._traits))
+        text = self._template.render(chat, options=options_for(request.thinking))
         # Most templates write BOS themselves; two of them cost quality, so the tokenizer then adds none.
         writes_bos = bool(self._added_bos) and text.startswith(self._added_bos)
         tokens = self._guard.encode(text, hidden, self._tokenizer, adds_special=not writes_bos)

@@ -56,7 +56,7 @@ class Served(NamedTuple):
 
     def prompt(self, *messages: Message) -> list[int]:
         """The tokens that the backend makes of the messages."""
-        return list(self.backend._renderer.prompt(messages, None).tokens)
+        return list(self.backend._renderer.render(GenerationRequest(id="t", model="m", messages=messages)))
 
     def ask(self, prompt: list[int]) -> Asked:
         """Submit a prompt to the backend's engine."""

@@ -41,7 +41,7 @@ def tokenizer(folder_of: Callable[..., Path]) -> MlxTokenizer:
 def reply_to(tokenizer: MlxTokenizer, grammar: OutputGrammar = PLAIN, *, stop: str = "", turn_stop: str = "") -> Reply:
     """A reply to a prompt of ten tokens."""
     stops = tuple(filter(None, (stop, turn_stop)))
-    parser = OutputParser(grammar.after("", has_tools=False), new_call_id=lambda: "id", stop=stops)
+    parser = OutputParser(grammar.after("", tools=()), new_call_id=lambda: "id", stop=stops)
     return Reply(10, parser, tokenizer, turn_stop=(turn_stop,) if turn_stop else ())
 
 

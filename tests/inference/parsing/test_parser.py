@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_outputs import BROKEN_CALLS, HARMONY, HERMES, LLAMA, MISTRAL, PHI, TRANSCRIPTS, Play, Transcript
+from model_outputs import BROKEN_CALLS, HARMONY, HERMES, LLAMA, MISTRAL, PHI, TOOLS, TRANSCRIPTS, Play, Transcript
 from pensieve.generation import TextDelta, ThinkingDelta, ToolCallDelta, ToolCallFinished, ToolCallStarted
 from pensieve.inference.parsing.grammar import MESSAGE, OutputGrammar
 from pensieve.inference.parsing.parser import OutputParser
@@ -150,8 +150,8 @@ def test_nothing_is_said_after_a_stop_string() -> None:
 def test_without_tools_on_offer_a_call_is_text() -> None:
     """A model that is asked for such JSON may write it."""
     written = '{"name": "weather", "parameters": {"city": "Paris"}}'
-    assert Play(LLAMA.after("", has_tools=False), [written]).text == written
-    channels = HARMONY.after("<|start|>assistant", has_tools=False)
+    assert Play(LLAMA.after("", tools=()), [written]).text == written
+    channels = HARMONY.after("<|start|>assistant", tools=())
     said = Play(channels, ['<|channel|>commentary to=functions.a json<|message|>{"city": "Paris"}<|call|>'])
     assert (said.text, said.calls) == ('to=functions.a {"city": "Paris"}', [])
 
@@ -165,8 +165,8 @@ def test_each_call_has_an_id_of_its_own() -> None:
 
 def test_a_prefilled_answer_goes_on_where_the_prompt_ended() -> None:
     """The prompt's own header counts, its text is not said again."""
-    grammar = HARMONY.after("<|start|>assistant<|channel|>final<|message|>So", has_tools=True)
+    grammar = HARMONY.after("<|start|>assistant<|channel|>final<|message|>So", tools=TOOLS)
     assert Play(grammar, [" it is.<|return|>"]).text == " it is."
-    assert HARMONY.after("<|start|>user<|message|>So?<|end|>", has_tools=True).opening == ""
-    assert HERMES.after("<|im_start|>assistant\n<think>\n", has_tools=True).starts_in_thinking
-    assert not HERMES.after("<think>\n\n</think>\n\n", has_tools=True).starts_in_thinking
+    assert HARMONY.after("<|start|>user<|message|>So?<|end|>", tools=TOOLS).opening == ""
+    assert HERMES.after("<|im_start|>assistant\n<think>\n", tools=TOOLS).starts_in_thinking
+    assert not HERMES.after("<think>\n\n</think>\n\n", tools=TOOLS).starts_in_thinking

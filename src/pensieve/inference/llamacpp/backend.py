@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
+import msgspec
+
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import read_memory
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest
@@ -23,6 +25,7 @@ from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
 from pensieve.inference.llamacpp.sequence import Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
+from pensieve.inference.parsing.families import dialect_for
 from pensieve.inference.render_thread import RenderThread
 from pensieve.inference.sampling_defaults import sampling_defaults
 from pensieve.models.metadata import read_gguf, read_markers
@@ -46,6 +49,8 @@ class LlamaCppBackend:
             ChatTemplate(header.chat_template, bos_token=header.bos_token, eos_token=header.eos_token),
             self._tokenizer,
             added_bos=header.bos_token if header.adds_bos else "",
+            model_name=spec.name,
+            has_native_tools=dialect_for(header.chat_template, spec.architecture).has_native_tools,
         )
         self._sampling = sampling_defaults(settings.generation)
         self._pool = TokenPool(
@@ -95,7 +100,7 @@ class LlamaCppBackend:
 
     async def _render(self, request: GenerationRequest) -> list[int]:
         _refuse_unsupported(request)
-        return await self._text.render(lambda: self._renderer.render(request.messages))
+        return await self._text.render(lambda: self._renderer.render(msgspec.structs.replace(request, thinking=None)))
 
     def _sequence(self, request: GenerationRequest, prompt: list[int]) -> Sequence:
         self._bell = self._bell or Bell(asyncio.get_running_loop())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -22,7 +21,7 @@ from pensieve.inference.mlx.machine import Built, build
 from pensieve.inference.mlx.reply import Reply
 from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.sequence import Item, Task
-from pensieve.inference.parsing.families import grammar_for
+from pensieve.inference.parsing.families import dialect_for
 from pensieve.inference.parsing.parser import OutputParser
 from pensieve.inference.render_thread import RenderThread
 from pensieve.inference.sampling_defaults import sampling_defaults
@@ -44,8 +43,15 @@ class MlxBackend:
             self._loaded.chat_template, bos_token=self._tokenizer.bos_token, eos_token=self._tokenizer.eos_token
         )
         added_bos = self._tokenizer.bos_token if self._tokenizer.adds_bos else ""
-        self._renderer = PromptRenderer(template, self._tokenizer, added_bos=added_bos)
-        self._grammar = grammar_for(self._loaded.chat_template, spec.architecture)
+        dialect = dialect_for(self._loaded.chat_template, spec.architecture)
+        self._renderer = PromptRenderer(
+            template,
+            self._tokenizer,
+            added_bos=added_bos,
+            model_name=spec.name,
+            has_native_tools=dialect.has_native_tools,
+        )
+        self._grammar = dialect.grammar
         context = min(settings.model.context_tokens or sys.maxsize, self._loaded.context_tokens, fitting_tokens)
         self._limits = Limits(spec.name, context, context, engine=description)
         self._sampling = sampling_defaults(settings.generation)
@@ -103,7 +109,7 @@ class MlxBackend:
 
     async def _render(self, request: GenerationRequest) -> Prompt:
         _refuse_unsupported(request)
-        return await self._text.render(lambda: self._renderer.prompt(request.messages, request.thinking))
+        return await self._text.render(lambda: self._renderer.prompt(request))
 
     def _task(self, request: GenerationRequest, prompt: list[int]) -> Task:
         context = self._limits.context_tokens
@@ -123,11 +129,7 @@ class MlxBackend:
 
     def _reply(self, request: GenerationRequest, prompt: Prompt) -> Reply:
         turn_stop = self._renderer.stop
-        parser = OutputParser(
-            self._grammar.after(prompt.ending, has_tools=bool(request.tools)),
-            new_call_id=lambda: f"call_{secrets.token_hex(12)}",
-            stop=request.stop + turn_stop,
-        )
+        parser = OutputParser(self._grammar.after(prompt.ending, tools=request.tools), stop=request.stop + turn_stop)
         return Reply(
             len(prompt.tokens), parser, self._tokenizer, turn_stop=frozenset(turn_stop) - frozenset(request.stop)
         )

@@ -5,6 +5,8 @@ Knows no model by name. A family whose markup is not known for sure gets plain t
 
 from __future__ import annotations
 
+import msgspec
+
 from pensieve.inference.parsing.grammar import (
     BARE_JSON,
     CHANNEL,
@@ -29,8 +31,24 @@ _XML_ARGUMENTS = ("<function=", "<arg_key>")
 """Arguments as tags: their types stand in the tools' schemas alone, so these calls stay text."""
 
 
-def grammar_for(template: str, architecture: str) -> OutputGrammar:
-    """The grammar that a chat template implies; `architecture` only counts where there is no template."""
+class Dialect(msgspec.Struct, frozen=True):
+    """How one model is told of tools, and how it writes its answers: renderer and parser must agree."""
+
+    grammar: OutputGrammar
+    has_native_tools: bool
+    """The template takes tools, calls and results itself; else they are written in the plain format."""
+
+
+def dialect_for(template: str, architecture: str) -> Dialect:
+    """What a chat template implies; `architecture` only counts where there is no template."""
+    grammar = _grammar(template, architecture)
+    has_native_tools = bool(template) and (grammar.style == "channels" or bool(grammar.calls))
+    if not has_native_tools and grammar.style == "tags":
+        grammar = msgspec.structs.replace(grammar, calls=(TOOL_CALL_TAGS,))
+    return Dialect(grammar, has_native_tools)
+
+
+def _grammar(template: str, architecture: str) -> OutputGrammar:
     if not template:
         return CHANNELS if architecture in _CHANNEL_ARCHITECTURES else OutputGrammar()
     if CHANNEL in template and MESSAGE in template:

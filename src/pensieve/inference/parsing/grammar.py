@@ -5,9 +5,12 @@ Knows no model by name, no template and no engine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+
+from pensieve.messages import ToolSpec
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -49,10 +52,10 @@ class OutputGrammar(msgspec.Struct, frozen=True):
         """Whether the prompt already opened the thinking block."""
         return self.thinking is not None and self.opening == self.thinking.opener
 
-    def after(self, prompt: str, *, has_tools: bool) -> OutputGrammar:
-        """The grammar of an answer to this rendered prompt; its end is enough."""
-        calls = self.calls if has_tools else ()
-        return msgspec.structs.replace(self, opening=self._opening(prompt), calls=calls, reads_calls=has_tools)
+    def after(self, ending: str, *, tools: Sequence[ToolSpec]) -> OutputGrammar:
+        """The grammar of an answer to the rendered prompt that ends so, with these tools on offer."""
+        calls = self.calls if tools else ()
+        return msgspec.structs.replace(self, opening=self._opening(ending), calls=calls, reads_calls=bool(tools))
 
     def _opening(self, prompt: str) -> str:
         if self.style == "channels":

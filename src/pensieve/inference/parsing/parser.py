@@ -6,6 +6,7 @@ no engine: whoever feeds it ends the text with `flush`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 from pensieve.generation import FinishReason, GenerationEvent
@@ -13,6 +14,11 @@ from pensieve.inference.parsing.channels import ChannelParser
 from pensieve.inference.parsing.emitter import Emitter
 from pensieve.inference.parsing.grammar import OutputGrammar
 from pensieve.inference.parsing.tags import TagParser
+
+
+def new_call_id() -> str:
+    """An id for a tool call: no two in a conversation are the same, whoever made them."""
+    return f"toolu_{secrets.token_hex(12)}"
 
 
 class OutputParser:
@@ -23,7 +29,9 @@ class OutputParser:
     looked for in thinking, nor in a call, nor across one.
     """
 
-    def __init__(self, grammar: OutputGrammar, *, new_call_id: Callable[[], str], stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, grammar: OutputGrammar, *, new_call_id: Callable[[], str] = new_call_id, stop: tuple[str, ...] = ()
+    ) -> None:
         """`grammar` as its `after` gives it for this prompt; `new_call_id` gives each call an id of its own."""
         self._emitter = Emitter(new_call_id, stop)
         parser = ChannelParser if grammar.style == "channels" else TagParser
