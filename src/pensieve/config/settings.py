@@ -80,6 +80,14 @@ class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):
     """For the chat and `ask`; clients of the server always say their own."""
     system: str = ""
     """For the chat and `ask`."""
+    repetition_guard: Literal["on", "off"] = "on"
+    """Whether an answer that goes round in circles is stopped."""
+    repetition_times: Annotated[int, Meta(ge=2, le=10_000)] = 12
+    """The same stretch of text so often in a row is a loop, if it is long enough."""
+    repetition_tokens: Annotated[int, Meta(ge=16, le=2**24)] = 512
+    """How long all of it must be, in tokens."""
+    repetition_calls: Annotated[int, Meta(ge=1, le=10_000)] = 5
+    """After so many turns with the same tool call and the same result, the next such call is a loop."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
