@@ -186,10 +186,16 @@ async def test_tokens_are_counted_by_the_server(folders: Folders) -> None:
 @pytest.mark.parametrize("model", ["", "a/b?c"])
 async def test_limits_are_those_of_the_named_model_or_the_first(model: str, folders: Folders) -> None:
     """A name with any characters is asked for as one name."""
-    script = Script(turns=(Turn(),), model="a/b?c", context_tokens=512, max_output_tokens=99)
+    script = Script(
+        turns=(Turn(),),
+        model="a/b?c",
+        context_tokens=512,
+        max_output_tokens=99,
+        capabilities=("thinking", "tools", "images"),
+    )
     async with serving(script, folders) as (_, url):
         upstream = UpstreamBackend(url, model=model)
-        assert await upstream.limits() == Limits("a/b?c", 512, 99, ("thinking",))
+        assert await upstream.limits() == Limits("a/b?c", 512, 99, ("thinking", "tools", "images"))
         await upstream.aclose()
         await upstream.aclose()
 

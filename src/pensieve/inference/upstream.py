@@ -42,6 +42,8 @@ class _Support(msgspec.Struct, frozen=True):
 class _Capabilities(msgspec.Struct, frozen=True):
     thinking: _Support = _Support()
     image_input: _Support = _Support()
+    structured_outputs: _Support = _Support()
+    tools: _Support = _Support()
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -168,9 +170,13 @@ class UpstreamBackend:
 
 
 def _limits(model: _Model) -> Limits:
-    # The wire has no word for tools.
     can = model.capabilities or _Capabilities()
-    told: dict[Capability, bool] = {"thinking": can.thinking.supported, "images": can.image_input.supported}
+    told: dict[Capability, bool] = {
+        "thinking": can.thinking.supported,
+        "tools": can.tools.supported,
+        "images": can.image_input.supported,
+        "structured_outputs": can.structured_outputs.supported,
+    }
     capabilities = tuple(name for name, is_there in told.items() if is_there)
     return Limits(model.id, model.max_input_tokens or 0, model.max_tokens or 0, capabilities)
 

@@ -8,7 +8,7 @@ import msgspec
 
 Format = Literal["gguf", "mlx", "script"]
 Origin = Literal["pull", "convert", "local"]
-Capability = Literal["thinking", "tools", "images"]
+Capability = Literal["thinking", "tools", "images", "structured_outputs"]
 
 
 class ModelSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,6 +37,9 @@ def test_capabilities_say_only_what_the_model_can() -> None:
     assert (plain["image_input"]["supported"], seeing["image_input"]["supported"]) == (False, True)
     assert not plain["thinking"]["supported"]
     assert not plain["thinking"]["types"]["adaptive"]["supported"]
+    assert (plain["pdf_input"]["supported"], plain["structured_outputs"]["supported"]) == (True, False)
+    able = model("m", "tools", "structured_outputs")["capabilities"]
+    assert (able["tools"]["supported"], able["structured_outputs"]["supported"]) == (True, True)
 
 
 def test_the_list_names_its_first_and_last() -> None:

@@ -56,11 +56,14 @@ def _encode_capabilities(capabilities: Collection[str]) -> dict[str, Json]:
         "context_management": {"supported": False, **dict.fromkeys(_CONTEXT_EDITS, no)},
         "effort": {"supported": False, **dict.fromkeys(_EFFORTS, no)},
         "image_input": {"supported": "images" in capabilities},
-        "pdf_input": no,
+        # The text of a PDF, which every model can read.
+        "pdf_input": {"supported": True},
         "server_tools": {"supported": False, "code_execution": no, "web_search": no},
         "structured_outputs": {"supported": "structured_outputs" in capabilities},
         "thinking": {
             **thinking,
             "types": {"adaptive": thinking, "between_tools": no, "disabled": {"supported": True}, "enabled": thinking},
         },
+        # Our own: the API has no word for tools, because all its models have them.
+        "tools": {"supported": "tools" in capabilities},
     }
