@@ -6,15 +6,16 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx
 import pytest
+
+from served import MLX_NAME, command, serve, text_of, variables, worker_of
 
 BLOCK_TOKENS = 64
 """Prompts are kept in such pieces."""
@@ -34,29 +35,10 @@ RULED: dict[str, Any] = CAPITAL | {"system": RULES, "max_tokens": 2}
 
 
 @pytest.fixture(scope="module")
-def url(mlx_server: subprocess.Popen[str]) -> str:
-    """Where it listens."""
-    assert mlx_server.stdout is not None
-    return next(word for word in mlx_server.stdout.readline().split() if word.startswith("http"))
-
-
-@pytest.fixture
-async def client(url: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    """The SDK as its users make it."""
-    async with anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0, timeout=120) as made:
-        yield made
-
-
-def text_of(message: anthropic.types.Message) -> str:
-    """The text of an answer that has nothing else."""
-    (block,) = message.content
-    assert block.type == "text"
-    return block.text
-
-
-def worker_of(server: subprocess.Popen[str]) -> int:
-    """The process id of the server's worker."""
-    return int(Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()[0])
+def server(mlx_home: Path) -> Iterator[subprocess.Popen[str]]:
+    """The server of the converted model, from its command."""
+    with serve(mlx_home, "--model", MLX_NAME, secret="capital") as process:
+        yield process
 
 
 def cached_tokens(message: anthropic.types.Message) -> int:
@@ -76,8 +58,8 @@ def until_kept(home: Path) -> None:
 async def test_the_answer_is_the_one_llama_cpp_gives(client: anthropic.AsyncAnthropic, mlx_home: Path) -> None:
     """To the letter, from the same codes of the same weights, on the other engine."""
     message = await client.messages.create(**CAPITAL)
-    asked = [sys.executable, "-m", "pensieve", "ask", QUESTION, "--temperature", "0", "--model", "smollm2-135m"]
-    environment = os.environ | {"PENSIEVE_HOME": str(mlx_home)}
+    asked = command("ask", QUESTION, "--temperature", "0", "--model", "smollm2-135m")
+    environment = variables(mlx_home)
     done = await asyncio.to_thread(
         subprocess.run, asked, check=True, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
     )
@@ -117,7 +99,7 @@ async def test_the_engine_is_named(client: anthropic.AsyncAnthropic, url: str) -
 
 
 async def test_a_killed_worker_costs_one_error_and_forgets_no_prompt(
-    client: anthropic.AsyncAnthropic, mlx_server: subprocess.Popen[str], mlx_home: Path
+    client: anthropic.AsyncAnthropic, server: subprocess.Popen[str], mlx_home: Path
 ) -> None:
     """The next request is answered by a new worker, with the prompt that the last one has left on disk."""
     before, _ = [await client.messages.create(**RULED) for _ in range(2)]
@@ -125,7 +107,7 @@ async def test_a_killed_worker_costs_one_error_and_forgets_no_prompt(
     story = CAPITAL | {"max_tokens": 500, "messages": [{"role": "user", "content": "Tell a very long story."}]}
     async with client.messages.stream(**story) as stream:
         await anext(aiter(stream.text_stream))
-        os.kill(worker_of(mlx_server), signal.SIGKILL)
+        os.kill(worker_of(server), signal.SIGKILL)
         with pytest.raises(anthropic.APIStatusError, match="SIGKILL"):
             await stream.until_done()
     after = await client.messages.create(**RULED)

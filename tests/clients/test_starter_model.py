@@ -6,14 +6,15 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import anthropic
 import httpx
 import pytest
+
+from served import serve, text_of, worker_of
 
 pytestmark = pytest.mark.model
 
@@ -28,43 +29,8 @@ CAPITAL: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def server(starter_model: Path) -> Iterator[subprocess.Popen[str]]:
     """The server of the starter model, from its command."""
-    home = starter_model.parents[3]
-    variables = os.environ | {"PENSIEVE_HOME": str(home), "PENSIEVE_CONTEXT_TOKENS": "1024"}
-    command = [sys.executable, "-m", "pensieve", "serve", "--port", "0"]
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with serve(starter_model.parents[3], secret="capital", PENSIEVE_CONTEXT_TOKENS="1024") as process:
         yield process
-        process.send_signal(signal.SIGTERM)
-        _, log = process.communicate(timeout=30)
-        assert process.returncode == 0
-        assert "Traceback" not in log
-        assert "capital" not in log, "prompt text is not for logs"
-
-
-@pytest.fixture(scope="module")
-def url(server: subprocess.Popen[str]) -> str:
-    """Where it listens."""
-    assert server.stdout is not None
-    return next(word for word in server.stdout.readline().split() if word.startswith("http"))
-
-
-@pytest.fixture
-async def client(url: str) -> AsyncIterator[anthropic.AsyncAnthropic]:
-    """The SDK as its users make it."""
-    async with anthropic.AsyncAnthropic(base_url=url, api_key="any", max_retries=0, timeout=100) as made:
-        yield made
-
-
-def worker_of(server: subprocess.Popen[str]) -> int:
-    """The process id of the server's worker, 0 if there is none."""
-    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()
-    return int(children[0]) if children else 0
-
-
-def text_of(message: anthropic.types.Message) -> str:
-    """The text of an answer that has nothing else."""
-    (block,) = message.content
-    assert block.type == "text"
-    return block.text
 
 
 async def test_a_message_is_created(client: anthropic.AsyncAnthropic) -> None:

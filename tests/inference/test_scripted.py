@@ -57,6 +57,21 @@ async def test_turns_without_a_condition_answer_in_line_and_begin_again() -> Non
     assert said == ["one", "two", "one"]
 
 
+async def test_a_turn_that_answers_so_many_times_is_passed_over_then() -> None:
+    """Counting the prompt is no answer."""
+    turns = (
+        Turn(steps=(Say("busy"),), contains="hello", times=2),
+        Turn(steps=(Say("here"),), contains="hello", times=1),
+        Turn(steps=(Say("bye"),)),
+    )
+    backend = ScriptedBackend(Script(turns=turns))
+    said = []
+    for _ in range(4):
+        await backend.count_tokens(asking())
+        said.append((await collect(backend.generate(asking()))).message.text)
+    assert said == ["busy", "busy", "here", "bye"]
+
+
 async def test_a_condition_wins_over_the_line() -> None:
     """By substring, by regular expression, and by a tool result."""
     turns = (

@@ -84,6 +84,8 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Met when this regular expression is found in the last user message."""
     after_tool_result: bool | None = None
     """Met when the last user message has (true) or has not (false) a tool result in it."""
+    times: Count | None = None
+    """A turn with a condition answers so many requests, and is passed over from then on; None: all of them."""
     delay_before_start_seconds: Seconds = 0.0
     """How long the request waits in the queue, before `Started`."""
     prompt_tokens: Tokens | None = None
@@ -93,11 +95,13 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     finish: FinishReason | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a pattern that is no regular expression."""
+        """Refuse a pattern that is no regular expression, and a count where nothing is counted."""
         try:
             re.compile(self.pattern)
         except re.error as problem:
             raise ValueError(f"{self.pattern!r} is not a regular expression: {problem}") from problem
+        if self.times is not None and not self.is_conditional:
+            raise ValueError("`times` needs a condition: a turn in line answers once a round")
 
     @property
     def is_conditional(self) -> bool:

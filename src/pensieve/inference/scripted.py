@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import msgspec
 
-from pensieve.errors import ContextOverflow, PensieveError, rebuild
+from pensieve.errors import ContextOverflow, InvalidRequest, PensieveError, rebuild
 from pensieve.generation import (
     Finished,
     FinishReason,
@@ -33,7 +33,7 @@ from pensieve.generation import (
 )
 from pensieve.inference.backend import Limits
 from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Step, Think, Turn, load_script
-from pensieve.messages import Json, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+from pensieve.messages import ImagePart, Json, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
 
 __all__ = ["Script", "ScriptedBackend", "load_script", "prompt_words"]
 
@@ -103,6 +103,8 @@ class ScriptedBackend:
         self.is_closed = False
         self._in_line = [turn for turn in script.turns if not turn.is_conditional]
         self._num_taken = 0
+        self._num_answered: Counter[int] = Counter()
+        """By a turn's identity: equal turns are still two."""
         self._changed = asyncio.Event()
 
     async def until(self, **counts: int) -> None:
@@ -113,8 +115,9 @@ class ScriptedBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Backend.generate`."""
+        _refuse_unseen(self.script, request)
         turn = self._choose(request)
-        self._num_taken += not turn.is_conditional
+        self._note(turn)
         self.counts.accepted += 1
         self._changed.set()
         self.requests.append(request)
@@ -153,11 +156,22 @@ class ScriptedBackend:
         words = "\n".join(_texts(last.parts))[-MATCHED_CHARACTERS:]
         has_tool_result = any(isinstance(part, ToolResultPart) for part in last.parts)
         for turn in self.script.turns:
-            if turn.is_conditional and turn.is_met(words, has_tool_result=has_tool_result):
+            is_left = turn.times is None or self._num_answered[id(turn)] < turn.times
+            if is_left and turn.is_conditional and turn.is_met(words, has_tool_result=has_tool_result):
                 return turn
         if not self._in_line:
             return Turn(steps=(Say("No turn of the script answers this."),))
         return self._in_line[self._num_taken % len(self._in_line)]
+
+    def _note(self, turn: Turn) -> None:
+        self._num_answered[id(turn)] += 1
+        self._num_taken += not turn.is_conditional
+
+
+def _refuse_unseen(script: Script, request: GenerationRequest) -> None:
+    newest = request.messages[-1]
+    if "images" not in script.capabilities and any(isinstance(part, ImagePart) for part in newest.parts):
+        raise InvalidRequest(f"{script.model} cannot see images: send text, or use a model that can", path="messages")
 
 
 def _prompt_tokens(turn: Turn, request: GenerationRequest) -> int:
