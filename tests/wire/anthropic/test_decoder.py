@@ -82,8 +82,8 @@ def test_the_default_signature_is_no_signature() -> None:
 
 
 def test_pings_and_unknown_events_are_passed_over() -> None:
-    """The API may send kinds of events that are new."""
-    assert played({"type": "ping"}, {"type": "novelty"}, MESSAGE, {"type": "ping"}) == [Started(3, 0)]
+    """The API may send kinds of events that are new; and nothing is ended before the beginning."""
+    assert played({"type": "ping"}, {"type": "novelty"}, CLOSE, MESSAGE, {"type": "ping"}) == [Started(3, 0)]
 
 
 def test_a_tool_call_may_bring_its_input_at_once() -> None:
@@ -125,12 +125,10 @@ def test_an_error_frame_is_raised_as_the_error_it_was() -> None:
         (MESSAGE, TEXT, MORE | {"index": 1}),
         (MESSAGE, TEXT | {"index": 1}),
         (MESSAGE, TEXT, CLOSE | {"index": 1}),
-        (MESSAGE, TEXT, END),
         (MESSAGE, TEXT, CLOSE, MORE),
         (MESSAGE, MORE | {"delta": {"type": "novel_delta"}}),
         (MESSAGE, TEXT | {"content_block": {"type": "novelty"}}, TEXT),
         (MESSAGE, TEXT | {"content_block": {"type": "novelty"}}, MORE | {"index": 1}),
-        (MESSAGE, TEXT | {"content_block": {"type": "novelty"}}, END),
         (MESSAGE, STOP),
         (MESSAGE, END, END),
         (MESSAGE, END, TEXT),
@@ -142,6 +140,31 @@ def test_frames_out_of_order_are_a_failure(frames: tuple[dict[str, Json], ...]) 
     assert isinstance(played(*frames[:-1]), list)
     with pytest.raises(BackendFailure, match=f"a {frames[-1]['type']} frame out of order"):
         played(*frames)
+
+
+THINKING = TEXT | {"content_block": {"type": "thinking", "thinking": ""}}
+CALL = TEXT | {"content_block": {"type": "tool_use", "id": "c", "name": "look", "input": {}}}
+NOVELTY = TEXT | {"content_block": {"type": "novelty"}}
+CALLED = END | {"delta": {"stop_reason": "tool_use"}}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "closing"),
+    [
+        (TEXT, END, []),
+        (NOVELTY, END, []),
+        (THINKING, END, [ThinkingFinished()]),
+        (CALL, CALLED, [ToolCallFinished("c")]),
+        (CALL, END, []),
+    ],
+)
+def test_the_end_of_the_message_closes_an_open_block(
+    start: dict[str, Json], end: dict[str, Json], closing: list[GenerationEvent]
+) -> None:
+    """As answers that were cut end; a call that may be cut too is no call."""
+    *_, closed, finished = [None, *played(MESSAGE, start, end, STOP)]
+    assert ([closed] if closing else []) == closing
+    assert isinstance(finished, Finished)
 
 
 @pytest.mark.parametrize(

@@ -180,6 +180,8 @@ class EventDecoder:
 
     def _take(self, frame: Frame) -> list[GenerationEvent]:
         if self._started is None and not isinstance(frame, MessageStart):
+            if isinstance(frame, BlockStop):
+                return []  # of nothing: the SDKs pass over it too
             raise _misplaced(frame)
         match frame:
             case MessageStart(message):
@@ -251,14 +253,19 @@ class EventDecoder:
                 return [ToolCallFinished(call_id)]
 
     def _end(self, frame: MessageDelta) -> list[GenerationEvent]:
-        if self._block is not None or self._finished is not None:
+        if self._finished is not None:
             raise _misplaced(frame)
         assert self._started is not None
         told = decode_usage(frame.usage)
         prompt = self._started if frame.usage.input_tokens is None else told
         usage = Usage(prompt.prompt_tokens, prompt.cached_tokens, told.completion_tokens)
         self._finished = Finished(decode_stop_reason(frame.delta.stop_reason), usage, frame.delta.stop_sequence)
-        return []
+        # An answer that was cut may end with its block open. A call is whole only if the answer ended for calls.
+        is_cut_call = isinstance(self._block, ToolUseStart) and self._finished.reason != "tool_calls"
+        if self._block is None or is_cut_call:
+            self._block = None
+            return []
+        return self._close(BlockStop(self._index))
 
     def _stop(self, frame: MessageStop) -> list[GenerationEvent]:
         if self._finished is None or self.is_finished:
