@@ -225,6 +225,8 @@ class Collector:
     def _close(self, signature: str = "") -> None:
         if self._open is not None:
             self._parts.append(self._completed(self._open, signature))
+        elif signature:
+            self._parts.append(ThinkingPart("", signature))  # thinking that was not shown; its producer reads it back
         self._open = None
         self._fragments.clear()
 

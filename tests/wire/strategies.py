@@ -78,7 +78,7 @@ spoken = st.one_of(
     _messages("user", user_parts).filter(lambda message: any(part != TextPart("") for part in message.parts)),
     _messages("assistant", assistant_parts),
 )
-messages = spoken | _messages("system", text_parts)
+messages = spoken | st.builds(Message, st.just("system"), st.lists(st.builds(TextPart, words), min_size=1).map(tuple))
 tools = st.builds(ToolSpec, words, json_objects, texts, st.booleans(), st.booleans())
 thinking = st.builds(
     Thinking,
@@ -125,8 +125,7 @@ def usages(draw: st.DrawFn) -> Usage:
     return Usage(prompt, draw(st.integers(0, prompt)), draw(st.integers(0, 10**6)))
 
 
-reasons = st.sampled_from([reason for reason in get_args(FinishReason) if reason != "repetition"])
-"""The wire has no word for repetition: it reads back as a normal stop."""
+reasons = st.sampled_from(get_args(FinishReason))
 
 
 @st.composite

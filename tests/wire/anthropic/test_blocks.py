@@ -62,6 +62,15 @@ def test_documents_come_from_every_source(source: object, expected: DocumentPart
     assert parts({"type": "document", "source": source, "title": "T", "context": "C"}) == (expected,)
 
 
+def test_a_search_result_is_a_text_document() -> None:
+    """In a message of its own or in a tool's result, with where it was found."""
+    text = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    found = {"type": "search_result", "source": "https://x", "title": "T", "content": text}
+    document = DocumentPart("text/plain", b"a\nb", title="T", context="https://x")
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": [found]}
+    assert parts(found, result) == (document, ToolResultPart("t1", (document,)))
+
+
 def test_an_assistants_turn_is_read_back() -> None:
     """Thinking with any or no signature, text with citations, and calls."""
     call = {"type": "tool_use", "id": "t1", "name": "look", "input": {"at": [1]}, "caller": {"type": "direct"}}
@@ -98,7 +107,8 @@ def test_a_tool_result_may_name_a_deferred_tool() -> None:
         ({"text": "x"}, "messages.0.content.1.type: field is missing"),
         ("x", "messages.0.content.1: expected object, got str"),
         ({"type": ["text"]}, "messages.0.content.1.type: expected str, got list"),
-        ({"type": "server_tool_use"}, "messages.0.content.1.type: 'server_tool_use' is not supported here"),
+        ({"type": "hologram"}, "messages.0.content.1.type: 'hologram' is not supported here"),
+        ({"type": "container_upload"}, "messages.0.content.1.type: 'container_upload' is not supported here"),
         ({"type": "tool_use"}, "messages.0.content.1.type: 'tool_use' is not supported here"),
         (
             {"type": "image", "source": {"type": "file", "file_id": "f"}},
@@ -118,7 +128,7 @@ def test_a_tool_result_may_name_a_deferred_tool() -> None:
         ),
         (
             {"type": "tool_result", "tool_use_id": "t", "content": [{"type": "search_result"}]},
-            "messages.0.content.1.content.0.type: 'search_result' is not supported here",
+            "messages.0.content.1.content.0.content: field is missing",
         ),
         (
             {"type": "document", "source": TEXT_FILE, "citations": {"enabled": True}},

@@ -23,8 +23,10 @@ from pensieve.generation import (
     ToolCallStarted,
     Usage,
 )
-from pensieve.messages import Json
+from pensieve.messages import Json, ThinkingPart
+from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.responses import EventEncoder
+from pensieve.wire.anthropic.signature import unsealed
 from pensieve.wire.sse import SseDecoder, SseEvent
 from wire.strategies import PROPERTY, event_runs
 
@@ -62,20 +64,22 @@ FRAMES = """
 {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": "{\\"wh"}}
 {"type": "content_block_delta", "index": 2, "delta": {"type": "input_json_delta", "partial_json": "ere\\": \\"up\\"}"}}
 {"type": "content_block_stop", "index": 2}
-{"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": null}, "usage": {"output_tokens": 12}}
+{"type": "message_delta", "delta": {"stop_reason": "tool_use", "stop_sequence": null}, "usage":\
+ {"input_tokens": 11, "output_tokens": 12,\
+ "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0}}
 {"type": "message_stop"}
 """.strip().splitlines()
 
 
-def frames(events: list[GenerationEvent]) -> list[SseEvent]:
+def frames(events: list[GenerationEvent], manner: Manner = PLAIN) -> list[SseEvent]:
     """The frames of one answer."""
-    encoder = EventEncoder("msg_1", "m")
+    encoder = EventEncoder("msg_1", "m", manner=manner)
     return SseDecoder().feed(b"".join(encoder.encode(event) for event in events))
 
 
-def said(*events: GenerationEvent) -> list[Json]:
+def said(*events: GenerationEvent, manner: Manner = PLAIN) -> list[Json]:
     """The data of the frames that these events cause between the opening ping and the end."""
-    spoken = frames([STARTED, *events, Finished("stop", Usage(11, 0, 1))])
+    spoken = frames([STARTED, *events, Finished("stop", Usage(11, 0, 1))], manner)
     return [json.loads(frame.data) for frame in spoken[2:-2]]
 
 
@@ -107,12 +111,12 @@ def test_the_prompt_is_the_sum_of_the_input_fields() -> None:
     }
 
 
-def test_a_prompt_that_was_counted_anew_is_told_at_the_end() -> None:
-    """What `message_start` said wrong is put right, once."""
+def test_the_prompt_is_told_again_at_the_end() -> None:
+    """Some clients read it there; what `message_start` said wrong is put right."""
     delta = json.loads(frames([STARTED, Finished("stop", Usage(11, 5, 3))])[-2].data)
     assert delta["usage"] == {
-        "output_tokens": 3,
         "input_tokens": 6,
+        "output_tokens": 3,
         "cache_creation_input_tokens": 0,
         "cache_read_input_tokens": 5,
     }
@@ -133,13 +137,52 @@ def test_an_answer_without_content_is_whole() -> None:
         (Finished("tool_calls", Usage()), "tool_use", None),
         (Finished("context_full", Usage()), "model_context_window_exceeded", None),
         (Finished("refusal", Usage()), "refusal", None),
-        (Finished("repetition", Usage()), "end_turn", None),
     ],
 )
 def test_every_reason_has_its_word(finished: Finished, reason: str, sequence: str | None) -> None:
     """Clients act on the stop reason."""
     delta = json.loads(frames([STARTED, finished])[-2].data)["delta"]
     assert delta == {"stop_reason": reason, "stop_sequence": sequence}
+
+
+def test_a_stopped_loop_is_a_refusal_that_explains_itself() -> None:
+    """The API has no word of its own for it, and a normal end would be a lie."""
+    delta = json.loads(frames([STARTED, Finished("repetition", Usage())])[-2].data)["delta"]
+    assert (delta["stop_reason"], delta["stop_details"]["type"]) == ("refusal", "refusal")
+    assert "repeating itself" in delta["stop_details"]["explanation"]
+
+
+def test_hidden_thinking_is_a_block_without_words_whose_signature_brings_them_back() -> None:
+    """The client sees none of it; echoed, the model's thinking and the prompt's prefix are whole again."""
+    events: list[GenerationEvent] = [ThinkingDelta("hm, "), ThinkingDelta("so"), ThinkingFinished(), TextDelta("yes")]
+    hidden = said(*events, manner=Manner(is_thinking_shown=False))
+    assert [frame["type"] for frame in hidden[:3]] == [
+        "content_block_start",
+        "content_block_delta",
+        "content_block_stop",
+    ]
+    assert hidden[0]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
+    assert "hm" not in json.dumps(hidden)
+    assert unsealed("", hidden[1]["delta"]["signature"]) == ThinkingPart("hm, so")
+
+
+def test_hidden_thinking_is_told_anew_in_each_block() -> None:
+    """What one block hid is not in the next one's signature."""
+    first: list[GenerationEvent] = [ThinkingDelta("a"), ThinkingFinished(), TextDelta("x")]
+    events = [*first, ThinkingDelta("b"), ThinkingFinished()]
+    deltas = [frame["delta"] for frame in said(*events, manner=Manner(is_thinking_shown=False)) if "delta" in frame]
+    signatures = [delta["signature"] for delta in deltas if delta["type"] == "signature_delta"]
+    assert [unsealed("", signature).text for signature in signatures] == ["a", "b"]
+
+
+def test_a_client_is_told_what_it_asked_about() -> None:
+    """Edits of the context: none were made. Diagnostics: what the caller found out, or that there is nothing."""
+    asked = Manner(is_context_managed=True, is_diagnosed=True)
+    encoder = EventEncoder("msg_1", "m", manner=asked, diagnose=lambda started: {"tokens": started.prompt_tokens})
+    start, _, delta, _ = SseDecoder().feed(encoder.encode(STARTED) + encoder.encode(Finished("stop", Usage(11, 0, 1))))
+    assert json.loads(start.data)["message"]["diagnostics"] == {"tokens": 11}
+    assert json.loads(delta.data)["context_management"] == {"applied_edits": []}
+    assert "diagnostics" not in json.loads(frames([STARTED])[0].data)["message"]
 
 
 def test_thinking_is_signed_even_when_nobody_signed_it() -> None:

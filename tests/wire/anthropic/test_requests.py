@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from pensieve.errors import InvalidRequest
 from pensieve.generation import GenerationRequest, Thinking, ToolChoice
-from pensieve.messages import Message, TextPart, ToolResultPart, say
-from pensieve.wire.anthropic.requests import DecodedRequest, decode_count_request, decode_request, encode_request
+from pensieve.messages import Message, TextPart, ThinkingPart, ToolResultPart, say
+from pensieve.wire.anthropic.manner import Manner
+from pensieve.wire.anthropic.requests import decode_count_request, decode_request, encode_request
+from pensieve.wire.anthropic.signature import sealed
 from wire.strategies import PROPERTY, json_values, requests
 
 TOOL = {"name": "look", "description": "Looks.", "input_schema": {"type": "object"}}
-BILLING = "x-anthropic-billing-header: version=1;\nmore"
+BILLING = "x-anthropic-billing-header: version=1; more=2;"
 COUNTDOWN = "<total_tokens>1000 tokens left</total_tokens>"
 
 
@@ -50,7 +52,8 @@ def described(*blocks: Any) -> str:
 def test_what_is_encoded_is_decoded_to_the_same_request(request_: GenerationRequest, is_stream: bool) -> None:
     """The two directions are inverse for everything the wire can carry."""
     sent = json.dumps(encode_request(request_, is_stream=is_stream)).encode()
-    assert decode_request(sent, request_id="req_1") == DecodedRequest(request_, is_stream, ())
+    back = decode_request(sent, request_id="req_1")
+    assert (back.request, back.is_stream, back.unknown_fields, back.forced) == (request_, is_stream, (), None)
 
 
 @PROPERTY
@@ -97,18 +100,37 @@ def test_the_system_text_leads_and_later_system_messages_stay_in_place() -> None
     assert read.messages == (Message("system", (TextPart("s"), TextPart("t"))), say("user", "a"), say("system", "b"))
 
 
-@pytest.mark.parametrize("volatile", [BILLING, COUNTDOWN, f"\n{COUNTDOWN}\n"])
+@pytest.mark.parametrize("volatile", [BILLING, f"{BILLING}\n", COUNTDOWN, f"\n{COUNTDOWN}\n"])
 def test_volatile_system_blocks_never_reach_a_prompt(volatile: str) -> None:
-    """They change from turn to turn and would spoil the cached prefix."""
+    """They change from turn to turn and would spoil the cached prefix; a message of nothing else disappears."""
     turns = [{"role": "user", "content": "hi"}, {"role": "system", "content": volatile}]
     blocks = [{"type": "text", "text": volatile}, {"type": "text", "text": "s"}]
     assert decoded(system=blocks, messages=turns).messages == (say("system", "s"), say("user", "hi"))
 
 
+@pytest.mark.parametrize("text", [f"{BILLING}\nBe brief.", f"Be brief.\n{COUNTDOWN}", f"{COUNTDOWN}\nBe brief."])
+def test_volatile_lines_leave_the_rest_of_a_block_standing(text: str) -> None:
+    """Proxies join blocks: the instructions in it must not be lost with the line."""
+    assert decoded(system=text).messages[0].text.strip() == "Be brief."
+
+
 @pytest.mark.parametrize("text", [f"Note: {COUNTDOWN}", f"{COUNTDOWN} and more", f"see {BILLING}"])
-def test_system_text_that_only_mentions_a_volatile_block_is_kept(text: str) -> None:
-    """Only a whole block is dropped."""
+def test_system_text_that_only_mentions_a_volatile_line_is_kept(text: str) -> None:
+    """Only a whole line is dropped."""
     assert decoded(system=text).messages[0] == say("system", text)
+
+
+@pytest.mark.parametrize("empty", ["", [], [{"type": "text", "text": ""}]])
+def test_an_empty_system_message_leaves_no_trace(empty: object) -> None:
+    """As at the top, so in the middle of a conversation."""
+    turns = [{"role": "user", "content": "hi"}, {"role": "system", "content": empty}]
+    assert decoded(messages=turns).messages == (say("user", "hi"),)
+
+
+def test_messages_keep_the_place_they_were_sent_at() -> None:
+    """Diagnostics name it, whatever was dropped before; the top-level text has none."""
+    turns = [{"role": "user", "content": "a"}, {"role": "system", "content": BILLING}, {"role": "user", "content": "b"}]
+    assert decode_request(body(system="s", messages=turns), request_id="r").positions == (-1, 0, 2)
 
 
 def test_a_users_countdown_is_kept() -> None:
@@ -159,6 +181,7 @@ def test_an_empty_assistant_message_may_end_the_conversation(empty: object) -> N
         ({"type": "adaptive", "display": "updates"}, Thinking("adaptive")),
         ({"type": "enabled", "budget_tokens": 31999}, Thinking("enabled", 31999)),
         ({"type": "disabled"}, Thinking("disabled")),
+        ({"type": "between_tools"}, Thinking("adaptive")),
         (None, None),
     ],
 )
@@ -174,6 +197,7 @@ def test_thinking_is_read(thinking: object, expected: Thinking | None) -> None:
         ({"type": "any", "disable_parallel_tool_use": True}, ToolChoice("any", is_parallel_allowed=False)),
         ({"type": "tool", "name": "look"}, ToolChoice("tool", "look")),
         ({"type": "none"}, ToolChoice("none")),
+        ({"type": "auto", "disable_parallel_tool_use": None}, ToolChoice()),
     ],
 )
 def test_the_tool_choice_is_read(choice: object, expected: ToolChoice) -> None:
@@ -219,10 +243,39 @@ def test_what_real_clients_send_is_known() -> None:
     known: dict[str, Any] = {
         "metadata": {"user_id": "{}"},
         "context_management": {"edits": []},
-        "output_config": {"effort": "high"},
+        "output_config": {"effort": "high", "task_budget": {"type": "tokens", "total": 1}},
+        "thinking": {"type": "adaptive", "display": "updates", "block_binding": None},
+        "diagnostics": {"previous_message_id": None},
     }
     sent = body(tools=[TOOL | {"defer_loading": True}], betas=["x"], service_tier="auto", container="c", **known)
     assert decode_request(sent, request_id="req_1").unknown_fields == ()
+
+
+def test_the_manner_of_the_answer_is_read() -> None:
+    """What is hidden, what is told in addition, and which answer to compare with."""
+    plain = decode_request(body(), request_id="r").manner
+    asked = body(
+        thinking={"type": "adaptive", "display": "omitted"},
+        context_management={"edits": []},
+        diagnostics={"previous_message_id": "msg_1"},
+    )
+    assert plain == Manner()
+    assert decode_request(asked, request_id="r").manner == Manner(
+        is_thinking_shown=False, is_context_managed=True, is_diagnosed=True, previous_message_id="msg_1"
+    )
+
+
+def test_hidden_thinking_comes_back_from_its_signature() -> None:
+    """A client that hid it echoes an empty block; one that showed it echoes our mark, which is no signature."""
+    blocks = [
+        {"type": "thinking", "thinking": "", "signature": sealed("hm")},
+        {"type": "thinking", "thinking": "so", "signature": "pensieve"},
+        {"type": "thinking", "thinking": "far", "signature": None},
+        {"type": "thinking", "thinking": "", "signature": "theirs"},
+    ]
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": blocks}]
+    thoughts = (ThinkingPart("hm"), ThinkingPart("so"), ThinkingPart("far"), ThinkingPart("", "theirs"))
+    assert decoded(messages=turns).messages[-1].parts == thoughts
 
 
 def test_many_unknown_fields_are_bounded() -> None:
@@ -264,10 +317,11 @@ def test_a_message_thread_is_refused_with_the_reason_that_sdks_understand() -> N
         (body(thinking={"type": "sideways"}), "thinking.type: 'sideways' is not supported here"),
         (body(thinking={"type": "enabled", "budget_tokens": 0}), "thinking.budget_tokens: expected int >= 1"),
         (body(tools=[{"name": "a"}]), "tools.0.input_schema: field is missing"),
-        (body(tools=[{"type": "web_9", "name": "a"}]), "tools.0.type: tool kind 'web_9' is not supported here"),
+        (body(tools=[{"input_schema": {}}]), "tools.0.name: field is missing"),
         (body(tools=[TOOL, TOOL]), "tools.1.name: tool names must be unique"),
         (body(tool_choice={"type": "any"}), "tool_choice: there are no tools to choose from"),
         (body(tools=[TOOL], tool_choice={"type": "tool", "name": "b"}), "tool_choice.name: it names none of the tools"),
+        (body(tools=[TOOL], tool_choice={"type": "tool"}), "tool_choice.name: field is missing"),
         (body(tools=[TOOL], tool_choice={}), "tool_choice.type: field is missing"),
         (
             body(mcp_servers=[{"url": "x"}]),

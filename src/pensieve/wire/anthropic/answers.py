@@ -14,10 +14,12 @@ from pensieve.generation import Answer, FinishReason, Usage
 from pensieve.messages import Json, Message, Part, ThinkingPart
 from pensieve.wire.anthropic.blocks import AssistantBlock, decode_part, encode_part
 from pensieve.wire.anthropic.body import check
+from pensieve.wire.anthropic.foreign import SPOKEN
+from pensieve.wire.anthropic.manner import PLAIN, Manner
+from pensieve.wire.anthropic.signature import MARK, sealed
 
-UNSIGNED = "pensieve"
-"""Stands where a signature must: clients want it not empty, and echo it."""
-
+REPETITION = "The server stopped this answer because it went on repeating itself."
+"""The API has no word for it: it is told as a refusal, with this explanation."""
 STOP_REASONS: dict[FinishReason, str] = {
     "stop": "end_turn",
     "length": "max_tokens",
@@ -25,12 +27,19 @@ STOP_REASONS: dict[FinishReason, str] = {
     "tool_calls": "tool_use",
     "context_full": "model_context_window_exceeded",
     "refusal": "refusal",
-    "repetition": "end_turn",
+    "repetition": "refusal",
 }
 _FINISH_REASONS: dict[str, FinishReason] = {
     **{word: reason for reason, word in STOP_REASONS.items() if reason != "repetition"},
     "pause_turn": "stop",
+    "compaction": "stop",
 }
+
+
+class StopDetails(msgspec.Struct, frozen=True):
+    """More about a refusal."""
+
+    explanation: str | None = None
 
 
 class UsageBody(msgspec.Struct, frozen=True):
@@ -51,10 +60,14 @@ class AnswerBody(msgspec.Struct, frozen=True):
     stop_reason: str
     usage: UsageBody
     stop_sequence: str | None = None
+    stop_details: StopDetails | None = None
 
 
 def encode_usage(usage: Usage) -> dict[str, int]:
-    """Our usage in the API's fields; nothing is ever charged for creating a cache."""
+    """Our usage in the API's fields, which add up to the prompt: what was read from the cache, and what was computed.
+
+    Whether what was computed is then kept is decided later and elsewhere, so that nothing counts as cache creation.
+    """
     return {
         "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "output_tokens": usage.completion_tokens,
@@ -70,47 +83,72 @@ def decode_usage(usage: UsageBody) -> Usage:
     return Usage(prompt, cached, usage.output_tokens)
 
 
-def decode_stop_reason(word: str) -> FinishReason:
+def encode_stop(reason: FinishReason, stop_string: str | None) -> dict[str, Json]:
+    """The fields that say why an answer ended; the details are there only where there is something to tell."""
+    fields: dict[str, Json] = {"stop_reason": STOP_REASONS[reason], "stop_sequence": stop_string}
+    if reason == "repetition":
+        fields["stop_details"] = {"type": "refusal", "category": None, "explanation": REPETITION}
+    return fields
+
+
+def decode_stop_reason(word: str, details: StopDetails | None = None) -> FinishReason:
     """Our reason for the API's word; an unknown word is `BackendFailure`."""
+    if word == "refusal" and details is not None and details.explanation == REPETITION:
+        return "repetition"
     reason = _FINISH_REASONS.get(word)
     if reason is None:
         raise BackendFailure(f"the server ended its answer with an unknown stop_reason: {word[:100]!r}")
     return reason
 
 
-def encode_answer(answer: Answer, *, message_id: str, model: str) -> dict[str, Json]:
+def encode_answer(
+    answer: Answer, *, message_id: str, model: str, manner: Manner = PLAIN, diagnostics: Json = None
+) -> dict[str, Json]:
     """The JSON body of an answer that is not streamed."""
-    return {
+    body = {
         "id": message_id,
         "type": "message",
         "role": "assistant",
         "model": model,
-        "content": [encode_content(part) for part in answer.message.parts],
-        "stop_reason": STOP_REASONS[answer.reason],
-        "stop_sequence": answer.stop_string,
+        "content": [encode_content(part, manner) for part in answer.message.parts],
+        **encode_stop(answer.reason, answer.stop_string),
         "usage": encode_usage(answer.usage),
     }
+    return body | encode_extras(manner) | ({"diagnostics": diagnostics} if manner.is_diagnosed else {})
+
+
+def encode_extras(manner: Manner) -> dict[str, Json]:
+    """What stands beside the end of an answer because the client asked for it."""
+    return {"context_management": {"applied_edits": []}} if manner.is_context_managed else {}
 
 
 def decode_answer(body: dict[str, Json]) -> Answer:
     """The answer in a JSON body; a body of another shape is `BackendFailure`."""
     try:
-        wire = check(body, AnswerBody)
+        wire = check(body | {"content": _spoken(body.get("content"))}, AnswerBody)
     except InvalidRequest as error:
         raise BackendFailure(f"the server's answer is not as the API has it: {error}") from error
     parts = tuple(_unsigned(decode_part(block, f"content.{at}")) for at, block in enumerate(wire.content))
-    reason = decode_stop_reason(wire.stop_reason)
+    reason = decode_stop_reason(wire.stop_reason, wire.stop_details)
     return Answer(Message("assistant", parts), reason, decode_usage(wire.usage), wire.stop_sequence)
 
 
-def encode_content(part: Part) -> dict[str, Json]:
+def encode_content(part: Part, manner: Manner) -> dict[str, Json]:
     """The part of an answer as a block of JSON; thinking always has a signature."""
-    if isinstance(part, ThinkingPart) and not part.signature:
-        part = ThinkingPart(part.text, UNSIGNED)
+    if isinstance(part, ThinkingPart):
+        shown = part.text if manner.is_thinking_shown else ""
+        part = ThinkingPart(shown, part.signature or (MARK if shown else sealed(part.text)))
     block: dict[str, Json] = msgspec.to_builtins(encode_part(part))
     return block
 
 
+def _spoken(content: Json) -> Json:
+    """The content without blocks of kinds that are not known, which a stream's reader passes over too."""
+    if not isinstance(content, list):
+        return content
+    kinds = [block.get("type") if isinstance(block, dict) else None for block in content]
+    return [block for block, kind in zip(content, kinds, strict=True) if not isinstance(kind, str) or kind in SPOKEN]
+
+
 def _unsigned(part: Part) -> Part:
-    is_ours = isinstance(part, ThinkingPart) and part.signature == UNSIGNED
-    return ThinkingPart(part.text) if is_ours and isinstance(part, ThinkingPart) else part
+    return ThinkingPart(part.text) if isinstance(part, ThinkingPart) and part.signature == MARK else part

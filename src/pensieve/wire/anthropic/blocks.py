@@ -1,6 +1,6 @@
 """Content blocks of the Messages API, as they stand in JSON, and their translation to our parts and back.
 
-Knows no message and no request. A kind of block that is not here is refused by name.
+Knows no message and no request. A kind of block that is not here is refused by name; `foreign` has been before.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from pensieve.messages import (
     ToolReferencePart,
     ToolResultPart,
 )
+from pensieve.wire.anthropic.foreign import PASSED_OVER
+from pensieve.wire.anthropic.signature import unsealed
 
 ImageType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
 NonEmpty = Annotated[str, Meta(min_length=1)]
@@ -79,6 +81,7 @@ class ImageBlock(Block, frozen=True, kw_only=True, tag="image"):
     """An image."""
 
     source: ImageBytes | UrlSource
+    transformations: Json = None
 
 
 class Citations(msgspec.Struct, frozen=True):
@@ -96,11 +99,20 @@ class DocumentBlock(Block, frozen=True, kw_only=True, tag="document"):
     citations: Citations | None = None
 
 
+class SearchResultBlock(Block, frozen=True, kw_only=True, tag="search_result"):
+    """What a client's own search found."""
+
+    content: tuple[TextBlock, ...]
+    source: str
+    title: str
+    citations: Citations | None = None
+
+
 class ThinkingBlock(Block, frozen=True, kw_only=True, tag="thinking"):
     """What the model thought; clients echo it."""
 
     thinking: str
-    signature: str = ""
+    signature: str | None = ""
 
 
 class RedactedThinkingBlock(Block, frozen=True, kw_only=True, tag="redacted_thinking"):
@@ -116,6 +128,7 @@ class ToolUseBlock(Block, frozen=True, kw_only=True, tag="tool_use"):
     name: NonEmpty
     input: dict[str, Json]
     caller: Json = None
+    toolset_name: Json = None
 
 
 class ToolReferenceBlock(Block, frozen=True, kw_only=True, tag="tool_reference"):
@@ -124,7 +137,11 @@ class ToolReferenceBlock(Block, frozen=True, kw_only=True, tag="tool_reference")
     tool_name: NonEmpty
 
 
-ResultBlock = TextBlock | ImageBlock | DocumentBlock | ToolReferenceBlock
+class PassedOverBlock(Block, frozen=True, kw_only=True, tag=PASSED_OVER):
+    """Something stood here that only another server could read."""
+
+
+ResultBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolReferenceBlock
 
 
 class ToolResultBlock(Block, frozen=True, kw_only=True, tag="tool_result"):
@@ -133,19 +150,27 @@ class ToolResultBlock(Block, frozen=True, kw_only=True, tag="tool_result"):
     tool_use_id: NonEmpty
     content: str | tuple[ResultBlock, ...] | None = None
     is_error: bool | None = None
+    toolset_name: Json = None
 
 
-UserBlock = TextBlock | ImageBlock | DocumentBlock | ToolResultBlock
-AssistantBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock
+UserBlock = TextBlock | ImageBlock | DocumentBlock | SearchResultBlock | ToolResultBlock | PassedOverBlock
+AssistantBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock | ToolUseBlock | PassedOverBlock
 AnyBlock = UserBlock | AssistantBlock | ToolReferenceBlock
 ResultPart = TextPart | ImagePart | DocumentPart | ToolReferencePart
+
+
+def decode_parts(blocks: tuple[AnyBlock, ...], path: str) -> tuple[Part, ...]:
+    """The blocks as our parts, without those that were passed over; `path` is where they stand, for errors."""
+    kept = ((at, block) for at, block in enumerate(blocks) if not isinstance(block, PassedOverBlock))
+    parts = (decode_part(block, f"{path}.{at}") for at, block in kept)
+    return tuple(unsealed(part.text, part.signature) if isinstance(part, ThinkingPart) else part for part in parts)
 
 
 def decode_part(block: AnyBlock, path: str) -> Part:
     """The block as one of our parts; `path` is where it stands, for errors."""
     match block:
         case ThinkingBlock():
-            return ThinkingPart(block.thinking, block.signature)
+            return ThinkingPart(block.thinking, block.signature or "")
         case RedactedThinkingBlock():
             return RedactedThinkingPart(block.data)
         case ToolUseBlock():
@@ -155,6 +180,7 @@ def decode_part(block: AnyBlock, path: str) -> Part:
             parts = tuple(_result_part(item, f"{path}.content.{at}") for at, item in enumerate(content))
             return ToolResultPart(block.tool_use_id, parts, is_error=bool(block.is_error))
         case _:
+            assert not isinstance(block, PassedOverBlock), "passed over before"
             return _result_part(block, path)
 
 
@@ -190,12 +216,20 @@ def _result_part(block: ResultBlock, path: str) -> ResultPart:
             return ToolReferencePart(block.tool_name)
         case DocumentBlock():
             return _document_part(block, path)
+        case SearchResultBlock(content=content, source=source, title=title):
+            _check_citations(block.citations, path)
+            text = "\n".join(item.text for item in content)
+            return DocumentPart("text/plain", text.encode(), title=title, context=source)
     raise AssertionError(block)
 
 
-def _document_part(block: DocumentBlock, path: str) -> DocumentPart:
-    if block.citations is not None and block.citations.enabled:
+def _check_citations(citations: Citations | None, path: str) -> None:
+    if citations is not None and citations.enabled:
         raise InvalidRequest("citations are not supported: leave them out", path=f"{path}.citations.enabled")
+
+
+def _document_part(block: DocumentBlock, path: str) -> DocumentPart:
+    _check_citations(block.citations, path)
     title, context = block.title or "", block.context or ""
     match block.source:
         case PdfBytes(media_type, data):

@@ -24,8 +24,9 @@ from pensieve.generation import (
     Usage,
 )
 from pensieve.messages import Json
-from pensieve.wire.anthropic.answers import UNSIGNED, UsageBody, decode_stop_reason, decode_usage
+from pensieve.wire.anthropic.answers import StopDetails, UsageBody, decode_stop_reason, decode_usage
 from pensieve.wire.anthropic.errors import decode_error
+from pensieve.wire.anthropic.signature import MARK
 from pensieve.wire.sse import SseEvent
 
 
@@ -114,6 +115,7 @@ class StopDelta(msgspec.Struct, frozen=True):
 
     stop_reason: str
     stop_sequence: str | None = None
+    stop_details: StopDetails | None = None
 
 
 class MessageDelta(msgspec.Struct, frozen=True, tag_field="type", tag="message_delta"):
@@ -248,7 +250,7 @@ class EventDecoder:
             case TextStart() | PassedOver():
                 return []
             case ThinkingStart():
-                return [ThinkingFinished("" if signature == UNSIGNED else signature)]
+                return [ThinkingFinished("" if signature == MARK else signature)]
             case ToolUseStart(call_id):
                 return [ToolCallFinished(call_id)]
 
@@ -259,9 +261,10 @@ class EventDecoder:
         told = decode_usage(frame.usage)
         prompt = self._started if frame.usage.input_tokens is None else told
         usage = Usage(prompt.prompt_tokens, prompt.cached_tokens, told.completion_tokens)
-        self._finished = Finished(decode_stop_reason(frame.delta.stop_reason), usage, frame.delta.stop_sequence)
+        reason = decode_stop_reason(frame.delta.stop_reason, frame.delta.stop_details)
+        self._finished = Finished(reason, usage, frame.delta.stop_sequence)
         # An answer that was cut may end with its block open. A call is whole only if the answer ended for calls.
-        is_cut_call = isinstance(self._block, ToolUseStart) and self._finished.reason != "tool_calls"
+        is_cut_call = isinstance(self._block, ToolUseStart) and reason != "tool_calls"
         if self._block is None or is_cut_call:
             self._block = None
             return []

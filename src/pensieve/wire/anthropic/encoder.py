@@ -5,6 +5,7 @@ On the path of every token: frames are joined from bytes made once per block.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -24,8 +25,10 @@ from pensieve.generation import (
     Usage,
 )
 from pensieve.messages import Json
-from pensieve.wire.anthropic.answers import STOP_REASONS, UNSIGNED, encode_usage
+from pensieve.wire.anthropic.answers import encode_extras, encode_stop, encode_usage
 from pensieve.wire.anthropic.errors import encode_error
+from pensieve.wire.anthropic.manner import PLAIN, Manner
+from pensieve.wire.anthropic.signature import MARK, sealed
 from pensieve.wire.sse import encode_event
 
 _PING = encode_event("ping", {"type": "ping"})
@@ -42,10 +45,22 @@ Kind = Literal["text", "thinking", "tool_use"]
 class EventEncoder:
     """Turns the events of one answer into frames; a block is opened and closed where the kind of event changes."""
 
-    def __init__(self, message_id: str, model: str, *, request_id: str = "") -> None:
+    def __init__(
+        self,
+        message_id: str,
+        model: str,
+        *,
+        request_id: str = "",
+        manner: Manner = PLAIN,
+        diagnose: Callable[[Started], Json] | None = None,
+    ) -> None:
+        """`diagnose` says why the prefix cache missed, once it is known what it served."""
         self._message_id = message_id
         self._model = model
         self._request_id = request_id
+        self._manner = manner
+        self._diagnose = diagnose
+        self._hidden: list[str] = []
         self._index = 0
         self._kind: Kind | None = None
         self._delta = b""
@@ -86,10 +101,13 @@ class EventEncoder:
     def _text(self, kind: Literal["text", "thinking"], text: str) -> bytes:
         if not text:
             return b""
+        is_hidden = kind == "thinking" and not self._manner.is_thinking_shown
+        if is_hidden:
+            self._hidden.append(text)
         if self._kind == kind:
-            return self._fragment(text)
+            return b"" if is_hidden else self._fragment(text)
         empty = {"type": "text", "text": ""} if kind == "text" else {"type": kind, "thinking": "", "signature": ""}
-        return self._close() + self._open(kind, empty) + self._fragment(text)
+        return self._close() + self._open(kind, empty) + (b"" if is_hidden else self._fragment(text))
 
     def _fragment(self, text: str) -> bytes:
         return self._delta + _json_string(text) + _END
@@ -110,7 +128,8 @@ class EventEncoder:
             return b""
         signed = b""
         if self._kind == "thinking":
-            delta = {"type": "signature_delta", "signature": signature or UNSIGNED}
+            hidden, self._hidden = "".join(self._hidden), []
+            delta = {"type": "signature_delta", "signature": signature or (sealed(hidden) if hidden else MARK)}
             data = {"type": "content_block_delta", "index": self._index, "delta": delta}
             signed = encode_event("content_block_delta", data)
         stopped = encode_event("content_block_stop", {"type": "content_block_stop", "index": self._index})
@@ -131,20 +150,20 @@ class EventEncoder:
             "stop_sequence": None,
             "usage": encode_usage(Usage(started.prompt_tokens, started.cached_tokens, 1)),
         }
+        if self._manner.is_diagnosed:
+            message["diagnostics"] = self._diagnose(started) if self._diagnose else None
         return encode_event("message_start", {"type": "message_start", "message": message}) + _PING
 
     def _finish(self, finished: Finished) -> bytes:
         assert self._started is not None, "an answer begins with Started"
-        usage = {"output_tokens": finished.usage.completion_tokens}
-        if (finished.usage.prompt_tokens, finished.usage.cached_tokens) != (
-            self._started.prompt_tokens,
-            self._started.cached_tokens,
-        ):
-            usage |= encode_usage(finished.usage)
-        delta = {"stop_reason": STOP_REASONS[finished.reason], "stop_sequence": finished.stop_string}
+        data = {
+            "type": "message_delta",
+            "delta": encode_stop(finished.reason, finished.stop_string),
+            "usage": encode_usage(finished.usage),
+        }
         return (
             self._close()
-            + encode_event("message_delta", {"type": "message_delta", "delta": delta, "usage": usage})
+            + encode_event("message_delta", data | encode_extras(self._manner))
             + encode_event("message_stop", {"type": "message_stop"})
         )
 

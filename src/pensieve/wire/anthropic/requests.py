@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from pensieve.errors import InvalidRequest
 from pensieve.generation import GenerationRequest, Thinking, ToolChoice
-from pensieve.messages import Json, Message, Part, TextPart, ToolSpec
+from pensieve.messages import Json, Message, Part, TextPart
 from pensieve.sampling.params import RANGES, SamplingParams, validate
 from pensieve.wire.anthropic.blocks import (
     AnyBlock,
@@ -22,19 +22,32 @@ from pensieve.wire.anthropic.blocks import (
     NonEmpty,
     TextBlock,
     UserBlock,
-    decode_part,
+    decode_parts,
     encode_part,
 )
 from pensieve.wire.anthropic.body import check, parse_object, unknown_fields
+from pensieve.wire.anthropic.foreign import settle
+from pensieve.wire.anthropic.manner import PLAIN, Manner
+from pensieve.wire.anthropic.server_tools import ServerTool
+from pensieve.wire.anthropic.tools import (
+    DecodedTools,
+    Tool,
+    ToolChoiceBody,
+    decode_tool_choice,
+    decode_tools,
+    encode_tool,
+    encode_tool_choice,
+)
 
 StopString = Annotated[str, Meta(min_length=1, max_length=1_000)]
 """Every stop string is looked for in every piece of text, so that their number and length are bounded."""
 
 _VOLATILE = re.compile(
-    r"x-anthropic-billing-header:.*|\s*<total_tokens>[^<]*</total_tokens>\s*",
-    re.DOTALL,
+    r"\A\s*x-anthropic-billing-header:[^\n]*(?:\n|\Z)"
+    r"|^[ \t]*<total_tokens>[^<\n]*</total_tokens>[ \t]*(?:\n|\Z)",
+    re.MULTILINE,
 )
-"""System blocks that change from turn to turn and tell the model nothing: they would spoil the prefix cache."""
+"""Lines of system text that change from turn to turn and tell the model nothing: they would spoil the prefix cache."""
 
 
 class UserMessage(msgspec.Struct, frozen=True, tag_field="role", tag="user"):
@@ -52,41 +65,21 @@ class AssistantMessage(msgspec.Struct, frozen=True, tag_field="role", tag="assis
 class SystemMessage(msgspec.Struct, frozen=True, tag_field="role", tag="system"):
     """Instructions in the middle of a conversation."""
 
-    content: str | tuple[TextBlock, ...]
+    content: str | tuple[TextBlock, ...] = ()
+    clear_at: Json = None
+    output_config: Json = None
 
 
 WireMessage = UserMessage | AssistantMessage | SystemMessage
 
 
-class Tool(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A tool; one with another `type` than `custom` would run on the server."""
-
-    name: NonEmpty
-    type: str | None = None
-    description: str | None = None
-    input_schema: dict[str, Json] | None = None
-    strict: bool | None = None
-    defer_loading: bool | None = None
-    allowed_callers: Json = None
-    cache_control: Json = None
-    eager_input_streaming: Json = None
-    input_examples: Json = None
-
-
-class ToolChoiceBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Which tools may or must be called."""
-
-    type: Literal["auto", "any", "tool", "none"]
-    name: str | None = None
-    disable_parallel_tool_use: bool = False
-
-
 class ThinkingBody(msgspec.Struct, frozen=True, omit_defaults=True):
     """How to think; `display` is an open set, of which only `omitted` hides."""
 
-    type: Literal["enabled", "adaptive", "disabled"]
+    type: Literal["enabled", "adaptive", "disabled", "between_tools"]
     budget_tokens: Annotated[int, Meta(ge=1)] | None = None
     display: str | None = None
+    block_binding: Json = None
 
 
 class OutputFormat(msgspec.Struct, frozen=True):
@@ -100,7 +93,14 @@ class OutputConfig(msgspec.Struct, frozen=True, omit_defaults=True):
     """The shape of the answer; `effort` has no meaning for a local model."""
 
     format: OutputFormat | None = None
-    effort: str | None = None
+    effort: Json = None
+    task_budget: Json = None
+
+
+class DiagnosticsBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Asks why the prefix cache missed; null, or the id of an earlier answer to compare with."""
+
+    previous_message_id: str | None = None
 
 
 class RequestBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -127,17 +127,22 @@ class RequestBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     frequency_penalty: float | None = None
     seed: int | None = None
     mcp_servers: tuple[Json, ...] | None = None
-    betas: Json = None
-    cache_control: Json = None
-    container: Json = None
+    diagnostics: DiagnosticsBody | None = None
     context_management: Json = None
-    diagnostics: Json = None
+    betas: Json = None
+    billing_policy: Json = None
+    cache_control: Json = None
+    compaction: Json = None
+    container: Json = None
+    fallback_credit_token: Json = None
+    fallbacks: Json = None
     inference_geo: Json = None
     metadata: Json = None
     service_tier: Json = None
     speed: Json = None
     thread: Json = None
     user_profile_id: Json = None
+    workspace_id: Json = None
 
 
 class DecodedRequest(msgspec.Struct, frozen=True):
@@ -146,6 +151,11 @@ class DecodedRequest(msgspec.Struct, frozen=True):
     request: GenerationRequest
     is_stream: bool
     unknown_fields: tuple[str, ...]
+    manner: Manner = PLAIN
+    positions: tuple[int, ...] = ()
+    """For each message of the request, its index among those sent; -1 for the top-level system text."""
+    forced: ServerTool | None = None
+    """A tool that the request insists on and that cannot run here: no model is asked."""
 
 
 def decode_request(body: bytes, *, request_id: str, affinity_key: str = "") -> DecodedRequest:
@@ -162,16 +172,13 @@ def encode_request(request: GenerationRequest, *, is_stream: bool) -> dict[str, 
     """The JSON body that `decode_request` reads back; id, affinity key and deadline do not travel in it."""
     system, messages = _split_system(request.messages)
     sampling = {name: getattr(request.sampling, name) for name in RANGES}
-    choice = request.tool_choice
     body = RequestBody(
         model=request.model,
         messages=tuple(_encode_message(message) for message in messages),
         system=tuple(TextBlock(text=text) for text in system) or None,
         max_tokens=request.max_tokens,
-        tools=tuple(_encode_tool(tool) for tool in request.tools) or None,
-        tool_choice=ToolChoiceBody(choice.mode, choice.name or None, not choice.is_parallel_allowed)
-        if choice != ToolChoice()
-        else None,
+        tools=tuple(encode_tool(tool) for tool in request.tools) or None,
+        tool_choice=encode_tool_choice(request.tool_choice),
         thinking=_encode_thinking(request.thinking),
         output_config=OutputConfig(OutputFormat("json_schema", request.output_schema))
         if request.output_schema is not None
@@ -189,18 +196,21 @@ def _decode(body: bytes, request_id: str, affinity_key: str, *, needs_max_tokens
         # Ignoring it would lose the conversation: with this reason the SDKs send the whole history instead.
         problem = "message threads are not supported: send the whole conversation"
         raise InvalidRequest(problem, path="thread", reason="thread_unsupported_request")
+    unknown_blocks = settle(raw)
     wire = check(raw, RequestBody)
     if needs_max_tokens and wire.max_tokens is UNSET:
         raise InvalidRequest("field is missing", path="max_tokens")
     if wire.mcp_servers:
         raise InvalidRequest("MCP servers are not supported: connect them in the client", path="mcp_servers")
-    tools = _decode_tools(wire.tools or ())
+    tools = decode_tools(wire.tools or ())
+    choice = decode_tool_choice(wire.tool_choice, tools)
+    placed = _decode_messages(wire)
     request = GenerationRequest(
         id=request_id,
         model=wire.model,
-        messages=_decode_messages(wire),
-        tools=tools,
-        tool_choice=_decode_tool_choice(wire.tool_choice, tools),
+        messages=tuple(message for _, message in placed),
+        tools=tools.offered,
+        tool_choice=choice if isinstance(choice, ToolChoice) else ToolChoice(),
         sampling=validate(SamplingParams(**{name: getattr(wire, name) for name in RANGES})),
         max_tokens=wire.max_tokens or None,
         stop=wire.stop_sequences or (),
@@ -208,24 +218,48 @@ def _decode(body: bytes, request_id: str, affinity_key: str, *, needs_max_tokens
         output_schema=_output_schema(wire),
         affinity_key=affinity_key,
     )
-    return DecodedRequest(request, bool(wire.stream), unknown_fields(raw, wire))
+    return DecodedRequest(
+        request,
+        bool(wire.stream),
+        (*unknown_fields(raw, wire), *_unknown_kinds(unknown_blocks, tools)),
+        _decode_manner(wire),
+        tuple(at for at, _ in placed),
+        choice if isinstance(choice, ServerTool) else None,
+    )
 
 
-def _decode_messages(wire: RequestBody) -> tuple[Message, ...]:
-    messages = [_decode_message(message, f"messages.{at}") for at, message in enumerate(wire.messages)]
-    kept = tuple(message for message in messages if message is not None)
-    if all(message.role == "system" for message in kept):
+def _unknown_kinds(blocks: tuple[str, ...], tools: DecodedTools) -> tuple[str, ...]:
+    return (*(f"messages.content.type={kind}" for kind in blocks), *(f"tools.type={k}" for k in tools.unknown_kinds))
+
+
+def _decode_manner(wire: RequestBody) -> Manner:
+    asked = wire.diagnostics
+    return Manner(
+        is_thinking_shown=wire.thinking is None or wire.thinking.display != "omitted",
+        is_context_managed=wire.context_management is not None,
+        is_diagnosed=asked is not None,
+        previous_message_id="" if asked is None else asked.previous_message_id or "",
+    )
+
+
+def _decode_messages(wire: RequestBody) -> tuple[tuple[int, Message], ...]:
+    """The messages, each with its index among those sent."""
+    messages = [(at, _decode_message(message, f"messages.{at}")) for at, message in enumerate(wire.messages)]
+    kept = tuple((at, message) for at, message in messages if message is not None)
+    if all(message.role == "system" for _, message in kept):
         raise InvalidRequest("there is nothing to answer: add a user message", path="messages")
-    top = _decode_system(wire.system, is_empty_dropped=True) if wire.system is not None else None
-    return kept if top is None else (top, *kept)
+    top = _decode_system(wire.system) if wire.system is not None else None
+    return kept if top is None else ((-1, top), *kept)
 
 
 def _decode_message(message: WireMessage, path: str) -> Message | None:
     match message:
         case SystemMessage(content):
-            return _decode_system(content, is_empty_dropped=False)
+            return _decode_system(content)
         case UserMessage(content):
             parts = _decode_content(content, path)
+            if content and not parts:
+                return None  # nothing but what was passed over
             if all(part == TextPart("") for part in parts):
                 raise InvalidRequest("must not be empty", path=f"{path}.content")
             return Message("user", parts)
@@ -236,50 +270,23 @@ def _decode_message(message: WireMessage, path: str) -> Message | None:
 def _decode_content(content: str | tuple[AnyBlock, ...], path: str) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
-    return tuple(decode_part(block, f"{path}.content.{at}") for at, block in enumerate(content))
+    return decode_parts(content, f"{path}.content")
 
 
-def _decode_system(content: str | tuple[TextBlock, ...], *, is_empty_dropped: bool) -> Message | None:
+def _decode_system(content: str | tuple[TextBlock, ...]) -> Message | None:
+    """What is left of system text without its volatile lines and empty blocks; None if that is nothing."""
     texts = [content] if isinstance(content, str) else [block.text for block in content]
-    kept = tuple(TextPart(text) for text in texts if not _VOLATILE.fullmatch(text))
-    is_only_volatile = bool(texts) and not kept
-    is_empty = is_empty_dropped and not any(part.text for part in kept)
-    return None if is_only_volatile or is_empty else Message("system", kept)
-
-
-def _decode_tools(tools: tuple[Tool, ...]) -> tuple[ToolSpec, ...]:
-    names: set[str] = set()
-    for at, tool in enumerate(tools):
-        if tool.type not in (None, "custom"):
-            raise InvalidRequest(f"tool kind {tool.type[:100]!r} is not supported here", path=f"tools.{at}.type")
-        if tool.input_schema is None:
-            raise InvalidRequest("field is missing", path=f"tools.{at}.input_schema")
-        if tool.name in names:
-            raise InvalidRequest("tool names must be unique", path=f"tools.{at}.name")
-        names.add(tool.name)
-    return tuple(
-        ToolSpec(
-            tool.name, tool.input_schema or {}, tool.description or "", bool(tool.strict), bool(tool.defer_loading)
-        )
-        for tool in tools
-    )
-
-
-def _decode_tool_choice(choice: ToolChoiceBody | None, tools: tuple[ToolSpec, ...]) -> ToolChoice:
-    if choice is None:
-        return ToolChoice()
-    if choice.type in ("any", "tool") and not tools:
-        raise InvalidRequest("there are no tools to choose from", path="tool_choice")
-    name = choice.name or ""
-    if choice.type == "tool" and name not in {tool.name for tool in tools}:
-        raise InvalidRequest("it names none of the tools", path="tool_choice.name")
-    return ToolChoice(choice.type, name, not choice.disable_parallel_tool_use)
+    kept = [(text, _VOLATILE.sub("", text)) for text in texts]
+    parts = tuple(TextPart(now) for text, now in kept if now.strip() or (now and now == text))
+    return Message("system", parts) if parts else None
 
 
 def _decode_thinking(thinking: ThinkingBody | None) -> Thinking | None:
     if thinking is None:
         return None
-    return Thinking(thinking.type, thinking.budget_tokens, is_shown=thinking.display != "omitted")
+    # Where a model thinks is its template's business, as with `adaptive`.
+    mode = "adaptive" if thinking.type == "between_tools" else thinking.type
+    return Thinking(mode, thinking.budget_tokens, is_shown=thinking.display != "omitted")
 
 
 def _output_schema(wire: RequestBody) -> Json:
@@ -307,16 +314,6 @@ def _encode_message(message: Message) -> WireMessage:
             return AssistantMessage(blocks)
         case "system":
             return SystemMessage(blocks)
-
-
-def _encode_tool(tool: ToolSpec) -> Tool:
-    return Tool(
-        name=tool.name,
-        description=tool.description or None,
-        input_schema=tool.parameters,
-        strict=tool.is_strict or None,
-        defer_loading=tool.is_deferred or None,
-    )
 
 
 def _encode_thinking(thinking: Thinking | None) -> ThinkingBody | None:
