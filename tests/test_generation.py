@@ -83,3 +83,10 @@ def test_what_was_said_so_far_is_there_at_any_time() -> None:
     assert collector.message.text == "Hel"
     collector.add(TextDelta("lo"))
     assert collector.message.parts == (TextPart("Hello"),)
+
+
+async def test_thinking_that_was_not_shown_leaves_its_signature() -> None:
+    """Whoever made it reads it back from there; it has its place among the other parts."""
+    events: list[GenerationEvent] = [TextDelta("a"), ThinkingFinished("sealed"), TextDelta("b"), END]
+    answer = await collect(stream(events))
+    assert answer.message.parts == (TextPart("a"), ThinkingPart("", "sealed"), TextPart("b"))

@@ -225,7 +225,7 @@ class Collector:
     def _close(self, signature: str = "") -> None:
         if self._open is not None:
             self._parts.append(self._completed(self._open, signature))
-        elif signature:
+        if signature and not isinstance(self._open, ThinkingPart):
             self._parts.append(ThinkingPart("", signature))  # thinking that was not shown; its producer reads it back
         self._open = None
         self._fragments.clear()

@@ -14,8 +14,9 @@ from golden_streams import golden_streams
 from pensieve.errors import BackendFailure
 from pensieve.generation import Collector, Finished, GenerationEvent
 from pensieve.messages import TextPart, ThinkingPart, ToolCallPart
-from pensieve.wire.anthropic.answers import UNSIGNED, decode_stop_reason
+from pensieve.wire.anthropic.answers import StopDetails, decode_stop_reason
 from pensieve.wire.anthropic.responses import EventDecoder, EventEncoder
+from pensieve.wire.anthropic.signature import MARK
 from pensieve.wire.sse import SseDecoder
 from streams import CUTS
 from wire.strategies import PROPERTY, event_runs
@@ -73,7 +74,9 @@ def sdk_ending(message: Any) -> tuple[object, ...]:
     usage = message.usage
     cached = usage.cache_read_input_tokens or 0
     prompt = usage.input_tokens + cached + (usage.cache_creation_input_tokens or 0)
-    return decode_stop_reason(message.stop_reason), message.stop_sequence, prompt, cached, usage.output_tokens
+    told = message.stop_details
+    details = StopDetails(told.explanation) if told is not None else None
+    return decode_stop_reason(message.stop_reason, details), message.stop_sequence, prompt, cached, usage.output_tokens
 
 
 def our_ending(finished: Finished | None) -> tuple[object, ...]:
@@ -121,4 +124,4 @@ def test_of_our_own_streams_the_sdk_makes_the_same_as_our_decoder(events: list[G
 
 def signed(part: object) -> object:
     """As it went over the wire, where thinking always has a signature."""
-    return ThinkingPart(part.text, part.signature or UNSIGNED) if isinstance(part, ThinkingPart) else part
+    return ThinkingPart(part.text, part.signature or MARK) if isinstance(part, ThinkingPart) else part
