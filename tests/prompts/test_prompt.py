@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,16 @@ from hypothesis import strategies as st
 
 from pensieve.errors import InvalidRequest
 from pensieve.generation import GenerationRequest, Thinking
-from pensieve.messages import say
+from pensieve.messages import (
+    ImagePart,
+    Message,
+    TextPart,
+    ToolCallPart,
+    ToolReferencePart,
+    ToolResultPart,
+    ToolSpec,
+    say,
+)
 from pensieve.prompts.markers import MarkerGuard
 from pensieve.prompts.prompt import PromptRenderer, options_for
 from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions
@@ -81,11 +91,9 @@ def test_no_marker_of_a_message_gets_through(text: str) -> None:
 
 def test_what_the_model_said_keeps_its_markers() -> None:
     """Templates look for them there."""
-    chat, hidden = MarkerGuard(["<think>"]).hide(
-        [{"role": role, "content": "<think>"} for role in ("user", "assistant")]
-    )
-    assert [hidden.get(message["content"], message["content"]) for message in chat] == ["<think>", "<think>"]
-    assert chat[1]["content"] == "<think>" != chat[0]["content"]
+    disguise = MarkerGuard(["<think>"]).begin()
+    assert (disguise.keep("<think>"), disguise.reveal(disguise.hide("<think>"))) == ("<think>", "<think>")
+    assert disguise.hide("<think>") != "<think>"
 
 
 def test_a_template_that_writes_the_first_marker_gets_no_second_one() -> None:
@@ -121,3 +129,78 @@ def test_the_end_of_the_prompt_tells_how_the_answer_begins() -> None:
     renderer = PromptRenderer(ChatTemplate(SOURCE), TOKENIZER, added_bos="<s>")
     assert renderer.prompt(ask("x")).ending.endswith("<think></think>low")
     assert renderer.prompt(ask("x" * 999, Thinking("enabled"))).ending.endswith("x<|end|>")
+
+
+WEATHER = ToolSpec("weather", {"type": "object", "properties": {"<|end|>": {}}}, "Tells <|user|> the weather.")
+LATER = ToolSpec("later", {"type": "object"}, is_deferred=True)
+CALLED = Message("assistant", (ToolCallPart("t1", "weather", {"city": "<|end|>"}),))
+FOUND = Message("user", (ToolResultPart("t1", (TextPart("<|end|>"), ToolReferencePart("later"))),))
+NATIVE = (
+    "{{ tools | tojson if tools }}{% for m in messages %}<|{{ m.role }}|>{{ m.content }}"
+    "{{ m.tool_calls | tojson if m.tool_calls }}<|end|>{% endfor %}"
+)
+
+
+def renderer(source: str = NATIVE, **options: Any) -> PromptRenderer:
+    """A renderer for the vocabulary of letters."""
+    return PromptRenderer(ChatTemplate(source), TOKENIZER, added_bos="", **options)
+
+
+def ask_all(*messages: Message, tools: tuple[ToolSpec, ...] = ()) -> GenerationRequest:
+    """A request of these messages."""
+    return GenerationRequest(id="1", model="m", messages=messages, tools=tools)
+
+
+@pytest.mark.parametrize("has_native_tools", [True, False])
+def test_markers_in_tools_calls_and_results_are_only_text(has_native_tools: bool) -> None:
+    """What stands between the template's own markers is all that tools wrote, in either format."""
+    request = ask_all(say("user", "x"), CALLED, FOUND, tools=(WEATHER, LATER))
+    tokens = renderer(has_native_tools=has_native_tools).render(request)
+    markup = [list(MARKERS)[token - FIRST] for token in tokens if FIRST <= token <= FIRST + 2]
+    assert markup.count("<|end|>") == (3 if has_native_tools else 4)
+    text = TOKENIZER.decode(tokens)
+    assert text.count("<|end|>") == markup.count("<|end|>") + 3
+    assert "Tells <|user|> the weather." in text
+
+
+@pytest.mark.parametrize("has_native_tools", [True, False])
+def test_a_deferred_tool_changes_nothing_before_its_reference(has_native_tools: bool) -> None:
+    """So that what was read of the prompt stays good when it is added."""
+    made = renderer(has_native_tools=has_native_tools)
+    before = made.render(ask_all(say("user", "x"), CALLED, tools=(WEATHER,)))
+    after = made.render(ask_all(say("user", "x"), CALLED, FOUND, tools=(LATER, WEATHER)))
+    assert after[: len(before)] == before
+    assert '"name": "later"' in TOKENIZER.decode(after[len(before) :])
+
+
+def test_an_answer_that_was_begun_goes_on() -> None:
+    """Nothing closes it, and no new one is opened."""
+    source = NATIVE + "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    prompt = renderer(source).prompt(ask_all(say("user", "x"), say("assistant", "So it ")))
+    assert prompt.ending.endswith("<|assistant|>So it")
+    assert renderer(source).prompt(ask_all(say("user", "x"), CALLED)).ending.endswith("<|assistant|>")
+
+
+IMAGE = ImagePart("image/png", b"x")
+
+
+def test_with_images_the_prompt_is_text_with_a_mark_for_each() -> None:
+    """Marks that people write are broken up, as are the vocabulary's markers; nothing else changes."""
+    words = TextPart("a <__media__> <|end|> \ue000")
+    request = ask_all(Message("user", (words, IMAGE)), say("assistant", "<__media__>"), say("user", "?"))
+    prompt = renderer(sees_images=True).prompt(request)
+    assert prompt.images == (IMAGE,)
+    assert prompt.text == (
+        "<|user|>a < __media__> < |end|> \ue000\n<__media__><|end|><|assistant|>< __media__><|end|><|user|>?<|end|>"
+    )
+    assert renderer(sees_images=True).prompt(ask_all(say("user", "x"))).text == ""
+
+
+def test_a_model_that_cannot_see_is_named() -> None:
+    """In the refusal of an image that is asked about."""
+    with pytest.raises(InvalidRequest, match="tiny cannot see") as caught:
+        renderer(model_name="tiny").prompt(ask_all(Message("user", (IMAGE,)), say("system", "Be brief.")))
+    assert caught.value.path == "messages.0.content.0"
+    assert "cannot see" in TOKENIZER.decode(
+        renderer().render(ask_all(Message("user", (IMAGE,)), say("assistant", "a"), say("user", "b")))
+    )

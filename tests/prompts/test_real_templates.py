@@ -19,7 +19,7 @@ from pensieve.inference.parsing.grammar import (
     TOOL_CALLS_BRACKETS,
     OutputGrammar,
 )
-from pensieve.prompts.normalize import TemplateTraits, probe
+from pensieve.prompts.probing import TemplateTraits, ToolTraits, probe
 from pensieve.prompts.prompt import options_for
 from pensieve.prompts.template import ChatTemplate
 from real_templates import SOURCES, real_template
@@ -27,6 +27,8 @@ from real_templates import SOURCES, real_template
 LLAMA_CALLS = OutputGrammar(calls=(PYTHON_TAG, BARE_JSON))
 MISTRAL_CALLS = OutputGrammar(calls=(TOOL_CALLS_BRACKETS,))
 TAGGED_CALLS = OutputGrammar(calls=(TOOL_CALL_TAGS,))
+JOINS = ToolTraits(takes_user_after_result=False)
+"""What users say along with results joins them: else the thinking of the loop would be forgotten."""
 THINKS = OutputGrammar(thinking=THINK_TAGS, calls=(TOOL_CALL_TAGS,))
 
 
@@ -39,6 +41,7 @@ class Family(NamedTuple):
     has_system: bool = True
     has_late_system: bool = True
     thinking_field: str = ""
+    tools: ToolTraits | None = None
     unstable: frozenset[str] = frozenset()
     """Ways to render after which a second turn is not the first one, continued."""
 
@@ -50,17 +53,28 @@ FAMILIES = {
     "phi-3": Family("<|user|>\n", "<|assistant|>\n"),
     "phi-3.5": Family("<|user|>\n", "<|assistant|>\n"),
     "llama-3": Family("user<|end_header_id|>\n\n", "assistant<|end_header_id|>\n\n"),
-    "llama-3.1": Family("user<|end_header_id|>\n\n", "assistant<|end_header_id|>\n\n", LLAMA_CALLS),
-    "llama-3.2": Family("user<|end_header_id|>\n\n", "assistant<|end_header_id|>\n\n", LLAMA_CALLS),
-    "qwen-2.5": Family("<|im_start|>user\n", "<|im_start|>assistant\n", TAGGED_CALLS),
+    "llama-3.1": Family(
+        "user<|end_header_id|>\n\n",
+        "assistant<|end_header_id|>\n\n",
+        LLAMA_CALLS,
+        tools=ToolTraits("apart", has_parallel_calls=False),
+    ),
+    "llama-3.2": Family(
+        "user<|end_header_id|>\n\n",
+        "assistant<|end_header_id|>\n\n",
+        LLAMA_CALLS,
+        tools=ToolTraits("apart", has_parallel_calls=False),
+    ),
+    "qwen-2.5": Family("<|im_start|>user\n", "<|im_start|>assistant\n", TAGGED_CALLS, tools=ToolTraits()),
     "qwen-3": Family(
         "<|im_start|>user\n",
         "<|im_start|>assistant\n",
         OutputGrammar(thinking=THINK_TAGS, calls=(TOOL_CALL_TAGS,)),
         thinking_field="reasoning_content",
         unstable=frozenset({OFF, SYSTEM}),
+        tools=JOINS,
     ),
-    "qwen-3-2507": Family("<|im_start|>user\n", "<|im_start|>assistant\n", TAGGED_CALLS),
+    "qwen-3-2507": Family("<|im_start|>user\n", "<|im_start|>assistant\n", TAGGED_CALLS, tools=ToolTraits()),
     "qwen-3.5": Family(
         "<|im_start|>user\n",
         "<|im_start|>assistant\n",
@@ -68,6 +82,7 @@ FAMILIES = {
         has_late_system=False,
         thinking_field="reasoning_content",
         unstable=EVERY,
+        tools=JOINS,
     ),
     "gemma": Family("<start_of_turn>user\n", "<start_of_turn>model\n", has_system=False, has_late_system=False),
     "gemma-3": Family("<start_of_turn>user\n", "<start_of_turn>model\n", has_late_system=False),
@@ -76,13 +91,26 @@ FAMILIES = {
         "<|turn>model\n",
         OutputGrammar(thinking=THOUGHT_CHANNEL, calls=(TOOL_CALL_TAGS,)),
         thinking_field="reasoning_content",
+        tools=ToolTraits("apart", takes_user_after_result=False),
     ),
     "gpt-oss": Family(
-        "<|start|>user<|message|>", "<|start|>assistant", CHANNELS, has_late_system=False, thinking_field="thinking"
+        "<|start|>user<|message|>",
+        "<|start|>assistant",
+        CHANNELS,
+        has_late_system=False,
+        thinking_field="thinking",
+        tools=ToolTraits(has_parallel_calls=False, takes_words_with_thinking=False),
     ),
     "deepseek-r1": Family("User\uff5c>", "Assistant\uff5c><think>\n", THINKS, has_late_system=False, unstable=EVERY),
     "mistral-1": Family("[INST] ", "[/INST]", has_late_system=False),
-    "mistral-3": Family("[INST]", "[/INST]", MISTRAL_CALLS, has_late_system=False, unstable=frozenset({SYSTEM})),
+    "mistral-3": Family(
+        "[INST]",
+        "[/INST]",
+        MISTRAL_CALLS,
+        has_late_system=False,
+        unstable=frozenset({SYSTEM}),
+        tools=ToolTraits("lost", takes_user_after_result=False),
+    ),
     "mistral-7": Family("[INST]", "[/INST]"),
     "chatml": Family("<|im_start|>user\n", "<|im_start|>assistant\n"),
 }
@@ -113,7 +141,7 @@ def test_a_real_template_renders_turns_behind_their_markers(name: str, family: F
 @families
 def test_what_a_real_template_can_express_is_found_out(name: str, family: Family) -> None:
     """System text in its places, and earlier thinking."""
-    traits = TemplateTraits(family.has_system, family.has_late_system, family.thinking_field)
+    traits = TemplateTraits(family.has_system, family.has_late_system, family.thinking_field, tools=family.tools)
     assert probe(template(name)) == traits
 
 

@@ -1,61 +1,133 @@
-"""Markers that people write, as `<|im_end|>`, kept apart from those that the template writes: they are only text.
+"""Markers that people and tools write, as `<|im_end|>`, kept apart from those that the template writes: only text.
 
-Each kind of marker in a message is rendered as one private character and encoded by itself afterwards, in pieces that
-are no markers. Text without markers is encoded just as it was. Knows no template and no vocabulary.
+Each kind of marker is rendered as one private character and encoded by itself afterwards, in pieces that are no
+markers. Text without markers is encoded just as it was. Knows no template and no vocabulary.
 """
 
 from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from pensieve.errors import InvalidRequest
+from pensieve.messages import Json
 from pensieve.prompts.tokenizer import Tokenizer
 
-_PRIVATE: Final = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
-_PROTECTED_ROLES: Final = frozenset({"user", "system"})
-"""What the model said itself may hold its markers, and templates look for them there."""
+_PRIVATE_RANGES: Final = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+_PRIVATE: Final = "[" + "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in _PRIVATE_RANGES) + "]"
 
 
 class MarkerGuard:
-    """Hides markers before rendering and encodes them as text afterwards."""
+    """The markers of one model."""
 
     def __init__(self, markers: Collection[str]) -> None:
         self._markers = tuple(sorted((marker for marker in markers if len(marker) > 1), key=len, reverse=True))
         self._pattern = re.compile("|".join(map(re.escape, self._markers)) or r"(?!)")
+        self._foreign = re.compile("|".join([*map(re.escape, self._markers), _PRIVATE]))
 
-    def hide(self, chat: Sequence[Mapping[str, str]]) -> tuple[list[dict[str, str]], dict[str, str]]:
-        """The messages with private characters for markers, and which character stands for which."""
-        written = [message["content"] for message in chat if message["role"] in _PROTECTED_ROLES]
-        found = sorted({match for text in written for match in self._pattern.findall(text)})
-        if not found:
-            return [dict(message) for message in chat], {}
-        taken = {character for message in chat for text in message.values() for character in text}
-        free = (chr(code) for code in itertools.chain(*_PRIVATE) if chr(code) not in taken)
-        hidden = dict(zip(found, free, strict=False))
-        if len(hidden) < len(found):
-            raise InvalidRequest("the messages use up Unicode's private characters", "messages")
-        return [self._hidden(message, hidden) for message in chat], {mark: text for text, mark in hidden.items()}
+    def begin(self) -> Disguise:
+        """What one prompt's texts are written with."""
+        return Disguise(self._foreign, self)
 
-    def encode(self, text: str, hidden: Mapping[str, str], tokenizer: Tokenizer, *, adds_special: bool) -> list[int]:
-        """Token ids of the rendered text; what was hidden is encoded as the text it is."""
-        if not hidden:
-            return tokenizer.encode(text, adds_special=adds_special)
-        pieces = re.split(f"([{''.join(hidden)}])", text)
-        tokens = tokenizer.encode(pieces[0], adds_special=adds_special)
-        for piece in pieces[1:]:
-            for harmless in self._harmless(hidden[piece]) if piece in hidden else (piece,):
-                tokens = tokens + tokenizer.encode(harmless, adds_special=False) if harmless else tokens
-        return tokens
-
-    def _hidden(self, message: Mapping[str, str], hidden: Mapping[str, str]) -> dict[str, str]:
-        if message["role"] not in _PROTECTED_ROLES:
-            return dict(message)
-        return {**message, "content": self._pattern.sub(lambda match: hidden[match[0]], message["content"])}
-
-    def _harmless(self, marker: str) -> Sequence[str]:
+    def harmless(self, marker: str) -> Sequence[str]:
         """The marker in pieces that hold no marker."""
         halves = (marker[:1], marker[1:])
         return tuple(marker) if self._pattern.search(halves[1]) else halves
+
+
+class Disguise:
+    """The private characters of one prompt and what they stand for.
+
+    A private character that somebody wrote gets another one too: so what is found in the rendered text is ours.
+    """
+
+    def __init__(self, foreign: re.Pattern[str], guard: MarkerGuard) -> None:
+        self._foreign = foreign
+        self._own = re.compile(_PRIVATE)
+        self._guard = guard
+        self._free = itertools.chain(*_PRIVATE_RANGES)
+        self._characters: dict[str, str] = {}
+        self._markers: dict[str, str] = {}
+        """Private character -> the marker it stands for."""
+        self._literals: dict[int, str] = {}
+        """Code of a private character -> the private character that was written."""
+        self._images: dict[str, int] = {}
+
+    def hide(self, text: str) -> str:
+        """What a person or a tool wrote, with private characters for markers. Raises `InvalidRequest`."""
+        return self._foreign.sub(lambda found: self._character(found[0]), text)
+
+    def keep(self, text: str) -> str:
+        """What the model said itself: it may hold its markers, and templates look for them there."""
+        return self._own.sub(lambda found: self._character(found[0]), text)
+
+    def hide_json(self, value: Json) -> Json:
+        """The value with every string in it hidden, keys too; the order stays."""
+        match value:
+            case str():
+                return self.hide(value)
+            case dict():
+                return {self.hide(key): self.hide_json(inner) for key, inner in value.items()}
+            case list() | tuple():
+                return [self.hide_json(inner) for inner in value]
+        return value
+
+    def image(self) -> str:
+        """The character that stands for the next image."""
+        character = self._next()
+        self._images[character] = len(self._images)
+        return character
+
+    def encode(self, text: str, tokenizer: Tokenizer, *, adds_special: bool) -> list[int]:
+        """Token ids of the rendered text; what was hidden is encoded as the text it is, and images are left out."""
+        plain: dict[int, str] = self._literals | {ord(character): "" for character in self._images}
+        tokens: list[int] = []
+        for number, piece in enumerate(self._split(text, self._markers)):
+            for harmless in self._guard.harmless(self._markers[piece]) if piece in self._markers else (piece,):
+                written = harmless.translate(plain)
+                if written or number == 0:
+                    tokens += tokenizer.encode(written, adds_special=adds_special and number == 0)
+        return tokens
+
+    def spell(self, text: str, image_mark: str) -> tuple[str, tuple[int, ...]]:
+        """The rendered text as one string, and the numbers of the images whose marks stand in it, in that order.
+
+        Markers that were hidden, and image marks that were written by hand, are broken up by spaces.
+        """
+        pieces: list[str] = []
+        images: list[int] = []
+        for piece in self._split(text, (*self._markers, *self._images)):
+            if piece in self._images:
+                pieces.append(image_mark)
+                images.append(self._images[piece])
+            elif piece in self._markers:
+                pieces.append(" ".join(self._guard.harmless(self._markers[piece])))
+            else:
+                pieces.append(piece.replace(image_mark, " ".join((image_mark[:1], image_mark[1:]))))
+        return "".join(pieces).translate(self._literals), tuple(images)
+
+    def reveal(self, text: str) -> str:
+        """The rendered text as it reads."""
+        shown = {ord(character): marker for character, marker in self._markers.items()}
+        return text.translate(shown | self._literals)
+
+    def _split(self, text: str, characters: Collection[str]) -> list[str]:
+        return re.split(f"([{''.join(characters)}])", text) if characters else [text]
+
+    def _character(self, written: str) -> str:
+        character = self._characters.get(written)
+        if character is None:
+            character = self._characters[written] = self._next()
+            if self._own.fullmatch(written):
+                self._literals[ord(character)] = written
+            else:
+                self._markers[character] = written
+        return character
+
+    def _next(self) -> str:
+        code = next(self._free, None)
+        if code is None:
+            raise InvalidRequest("the messages use up Unicode's private characters", "messages")
+        return chr(code)

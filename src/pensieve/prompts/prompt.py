@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from pensieve.generation import GenerationRequest, Thinking
-from pensieve.messages import ImagePart
+from pensieve.messages import ImagePart, Message, ToolCallPart
+from pensieve.prompts import tools
+from pensieve.prompts.contents import ContentWriter
+from pensieve.prompts.documents import Documents
 from pensieve.prompts.markers import MarkerGuard
-from pensieve.prompts.normalize import probe, to_chat
-from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions
+from pensieve.prompts.normalize import to_chat
+from pensieve.prompts.probing import probe
+from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions, ToolEntry
 from pensieve.prompts.tokenizer import KnowsMarkers, Tokenizer
 
 ENDING_CHARACTERS: Final = 256
@@ -46,16 +51,20 @@ class PromptRenderer:
         sees_images: bool = False,
         image_mark: str = IMAGE_MARK,
     ) -> None:
-        """`added_bos`: the text of the BOS token where the tokenizer adds it by itself, else empty."""
+        """`added_bos`: the text of the BOS token where the tokenizer adds it by itself, else empty.
+
+        `has_native_tools` is the `Dialect`'s: what the template can express is only used where the answer's markup is
+        known too.
+        """
         self._template = template
         self._tokenizer = tokenizer
-        self._model_name = model_name
-        self._has_native_tools = has_native_tools
-        self._sees_images = sees_images
-        self._image_mark = image_mark
         self._added_bos = added_bos
-        self._traits = probe(template)
+        self._unseeing = "" if sees_images else model_name or "this one"
+        self._image_mark = image_mark
+        traits = probe(template)
+        self._traits = traits if has_native_tools else msgspec.structs.replace(traits, tools=None)
         self._guard = MarkerGuard(_markers(template, tokenizer))
+        self._documents = Documents()
 
     @property
     def stop(self) -> tuple[str, ...]:
@@ -67,17 +76,52 @@ class PromptRenderer:
         return self.prompt(request).tokens
 
     def prompt(self, request: GenerationRequest) -> Prompt:
-        """As `render`, with the end of the text, which tells a parser how the answer begins."""
-        chat, hidden = self._guard.hide(to_chat(request.messages, self._traits))
-        text = self._template.render(chat, options=options_for(request.thinking))
+        """As `render`, with the end of the text, which tells a parser how the answer begins; and with the images."""
+        disguise = self._guard.begin()
+        entries = {tool.name: disguise.hide_json(tools.entry(tool)) for tool in request.tools}
+        writer = ContentWriter(
+            disguise, self._documents, entries=entries, unseeing=self._unseeing, newest=_newest(request.messages)
+        )
+        text = self._write(request, [entries[tool.name] for tool in tools.told(request.tools)], writer)
         # Most templates write BOS themselves; two of them cost quality, so the tokenizer then adds none.
         writes_bos = bool(self._added_bos) and text.startswith(self._added_bos)
-        tokens = self._guard.encode(text, hidden, self._tokenizer, adds_special=not writes_bos)
-        return Prompt(tokens, text[-ENDING_CHARACTERS:])
+        tokens = disguise.encode(text, self._tokenizer, adds_special=not writes_bos)
+        ending = disguise.reveal(text[-ENDING_CHARACTERS:])
+        if not writer.images:
+            return Prompt(tokens, ending)
+        spelled, numbers = disguise.spell(text, self._image_mark)
+        return Prompt(tokens, ending, spelled, tuple(writer.images[number] for number in numbers))
+
+    def _write(self, request: GenerationRequest, entries: Sequence[ToolEntry], writer: ContentWriter) -> str:
+        is_native = self._traits.tools is not None
+        introduction = tools.introduction(entries) if request.tools and not is_native else ""
+        chat = to_chat(request.messages, self._traits, writer, introduction=introduction)
+        native, options = entries if is_native else (), options_for(request.thinking)
+        begun = _begun(request.messages, writer)
+        if begun:
+            text = self._template.render(chat, tools=native, options=options, adds_generation_prompt=False)
+            before, found, _ = text.rpartition(begun)
+            if found:
+                return before + found
+        return self._template.render(chat, tools=native, options=options)
 
     def continuation(self, text: str) -> list[int]:
         """Token ids of what the model already said, to go on from there."""
         return self._tokenizer.encode(text, adds_special=False) if text else []
+
+
+def _newest(messages: Sequence[Message]) -> int:
+    """The index of the user message that is to be answered; -1: there is none."""
+    last = next((index for index in reversed(range(len(messages))) if messages[index].role != "system"), -1)
+    return last if last >= 0 and messages[last].role == "user" else -1
+
+
+def _begun(messages: Sequence[Message], writer: ContentWriter) -> str:
+    """The beginning of the answer, where the request ends with one: it goes on from there."""
+    last = messages[-1] if messages else None
+    if last is None or last.role != "assistant" or any(isinstance(part, ToolCallPart) for part in last.parts):
+        return ""
+    return writer.own_words(last).strip()
 
 
 def options_for(thinking: Thinking | None) -> TemplateOptions:

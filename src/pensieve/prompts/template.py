@@ -40,6 +40,8 @@ _FOREIGN = (
 """What a template's own expressions can raise."""
 
 ChatMessage = Mapping[str, Any]
+ToolEntry = Mapping[str, Any]
+"""`{"type": "function", "function": {"name", "description", "parameters"}}`, the shape that templates expect."""
 
 
 class TemplateOptions(msgspec.Struct, frozen=True):
@@ -111,8 +113,15 @@ def _strftime_now(pattern: str) -> str:
     return midnight.strftime(pattern)
 
 
-def _tojson(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """JSON as templates expect it: characters as they are, keys as they came, nothing escaped for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 class ChatTemplate:
@@ -140,12 +149,15 @@ class ChatTemplate:
         self,
         messages: Sequence[ChatMessage],
         *,
+        tools: Sequence[ToolEntry] = (),
         adds_generation_prompt: bool = True,
         options: TemplateOptions = NO_THINKING,
     ) -> str:
         """The prompt. Raises `InvalidRequest` where the template cannot express the messages."""
         try:
-            return self.try_render(messages, adds_generation_prompt=adds_generation_prompt, options=options)
+            return self.try_render(
+                messages, tools=tools, adds_generation_prompt=adds_generation_prompt, options=options
+            )
         except TemplateRefusal as error:
             raise InvalidRequest(f"the model's chat template refuses these messages: {error}", "messages") from error
 
@@ -153,6 +165,7 @@ class ChatTemplate:
         self,
         messages: Sequence[ChatMessage],
         *,
+        tools: Sequence[ToolEntry] = (),
         adds_generation_prompt: bool = True,
         options: TemplateOptions = NO_THINKING,
     ) -> str:
@@ -162,6 +175,7 @@ class ChatTemplate:
             return self._template.render(
                 messages=messages,
                 add_generation_prompt=adds_generation_prompt,
+                **({"tools": list(tools)} if tools else {}),
                 **self._tokens,
                 **options.variables(),
             )

@@ -23,6 +23,8 @@ from pensieve.inference.parsing.grammar import (
     OutputGrammar,
     Span,
 )
+from pensieve.prompts.probing import probe
+from pensieve.prompts.template import ChatTemplate
 
 _CHANNEL_ARCHITECTURES = frozenset({"gpt_oss", "gpt-oss"})
 """Trained on channels alone, so that they use them without a template too."""
@@ -40,10 +42,15 @@ class Dialect(msgspec.Struct, frozen=True):
 
 
 def dialect_for(template: str, architecture: str) -> Dialect:
-    """What a chat template implies; `architecture` only counts where there is no template."""
+    """What a chat template implies; `architecture` only counts where there is no template.
+
+    Its own way with tools counts if the template renders them, and the calls that it teaches can be read. Renders
+    probes, so it blocks for some milliseconds. Raises `BackendFailure` for a template that is none.
+    """
     grammar = _grammar(template, architecture)
-    has_native_tools = bool(template) and (grammar.style == "channels" or bool(grammar.calls))
-    if not has_native_tools and grammar.style == "tags":
+    is_known = grammar.style == "channels" or bool(grammar.calls)
+    has_native_tools = bool(template) and is_known and probe(ChatTemplate(template)).tools is not None
+    if not has_native_tools:
         grammar = msgspec.structs.replace(grammar, calls=(TOOL_CALL_TAGS,))
     return Dialect(grammar, has_native_tools)
 
