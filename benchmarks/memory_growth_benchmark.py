@@ -25,6 +25,8 @@ from random_models import LABEL, SHAPES, prompt
 
 PARALLEL = (1, 1, 1, 2, 4)
 CANCELLED_SHARE = 0.2
+SETTLING_SECONDS = 0.7
+"""The engine gives spare buffers back half a second after the last request."""
 
 
 class Reading(NamedTuple):
@@ -86,6 +88,7 @@ async def measure(backend: WorkerBackend, num_requests: int, lengths: Sequence[i
         ]
         peaks = await asyncio.gather(*asked)
         sent += num_together
+        await asyncio.sleep(SETTLING_SECONDS)
         resident = resident_bytes(backend.status.pid)
         readings += [Reading(sent, resident, max(peaks))] * num_together
         if sent % 20 < num_together:

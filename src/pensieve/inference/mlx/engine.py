@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
+from pensieve.devices import heap
 from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import FinishReason
 from pensieve.inference import admission
@@ -159,6 +160,7 @@ class Engine:
         is_pool_due = self._has_pool and time.monotonic() - self._ended >= POOL_SECONDS
         if is_pool_due:
             mx.clear_cache()
+            heap.trim()
             self._has_pool = False
         self._has_chores = self._machine.store.idle() or self._has_pool
 

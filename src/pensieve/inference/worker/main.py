@@ -20,6 +20,7 @@ from typing import Any, cast
 import uvloop
 
 from pensieve.config.settings import Settings
+from pensieve.devices import heap
 from pensieve.errors import LoadFailed, Overloaded
 from pensieve.generation import GenerationRequest
 from pensieve.inference.backend import Backend
@@ -155,6 +156,7 @@ async def run(connection: socket.socket) -> None:
 def main() -> None:
     """Entry point: the socket's file descriptor is the only argument."""
     die_with_parent()
+    heap.keep_large_blocks_apart()
     uvloop.run(run(socket.socket(fileno=int(sys.argv[1]))))
 
 
