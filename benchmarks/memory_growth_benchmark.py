@@ -1,6 +1,7 @@
 """Whether the worker's memory stays where it was: 200 mixed requests, with a prompt cache that the first 20 fill.
 
-Lengths differ, some run together, some are cancelled halfway. The worker's resident memory is read after each.
+Lengths differ, some run together, some are cancelled halfway. The worker's resident memory is read after each,
+once the engine has given back what it keeps for the next.
 """
 
 from __future__ import annotations
