@@ -157,8 +157,7 @@ class Engine:
 
     def _do_chore(self) -> None:
         """A small piece of what can wait until nobody asks for anything."""
-        is_pool_due = self._has_pool and time.monotonic() - self._ended >= POOL_SECONDS
-        if is_pool_due:
+        if self._has_pool and time.monotonic() - self._ended >= POOL_SECONDS:
             mx.clear_cache()
             heap.trim()
             self._has_pool = False
