@@ -13,7 +13,7 @@ from pensieve.config.settings import ServerSettings
 from pensieve.errors import MethodNotAllowed, NotFound
 from pensieve.inference.router import Router
 from pensieve.server.body import BodyLimit
-from pensieve.server.endpoints import CountTokens, Health, Hello, Messages, Models, OneModel
+from pensieve.server.endpoints import CountTokens, Health, Hello, Messages, Models, OneModel, OpenApi
 from pensieve.server.guards import HostGuard, KeyGuard, OriginGuard
 from pensieve.server.ledger import Ledger
 from pensieve.server.middleware import ErrorResponses, RequestLog
@@ -30,6 +30,7 @@ def create_app(router: Router, settings: ServerSettings, *, version: str) -> Sta
             Route("/v1/models", Models(*shared), methods=["GET"]),
             Route("/v1/models/{id:path}", OneModel(*shared), methods=["GET"]),
             Route("/health", Health(*shared), methods=["GET"]),
+            Route("/openapi.json", OpenApi(*shared), methods=["GET"]),
             Route("/", Hello(*shared), methods=["GET"]),
             Route("/api/hello", Hello(*shared), methods=["GET"]),
         ],

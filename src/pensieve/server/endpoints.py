@@ -19,6 +19,7 @@ from pensieve.models.spec import ModelSpec
 from pensieve.server.envelope import send_json
 from pensieve.server.feed import Feed
 from pensieve.server.ledger import Ledger, record_of
+from pensieve.server.openapi import describe
 from pensieve.server.streaming import send_stream, send_whole
 from pensieve.wire.anthropic.models import encode_model, encode_models
 from pensieve.wire.anthropic.requests import DecodedRequest, decode_count_request, decode_request
@@ -137,6 +138,15 @@ class Hello(Endpoint):
         del scope, receive
         content = {"name": "pensieve", "version": self.version, "api": "/v1/messages", "health": "/health"}
         await send_json(send, content)
+
+
+class OpenApi(Endpoint):
+    """`GET /openapi.json`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Describe this API to programs."""
+        del scope, receive
+        await send_json(send, await asyncio.to_thread(describe, self.version))
 
 
 async def _decoded(body: bytes, decode: Callable[[], DecodedRequest], ledger: Ledger) -> DecodedRequest:

@@ -1,0 +1,127 @@
+"""The description of our API in OpenAPI 3.1, made from the structs that decode it. Knows no router and no request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from pensieve.messages import Json
+from pensieve.sampling.params import RANGES
+from pensieve.wire.anthropic.answers import AnswerBody
+from pensieve.wire.anthropic.requests import RequestBody
+
+SCHEMAS = "#/components/schemas/"
+REFUSALS = {
+    400: "Something in the request is wrong; the message begins with the field's path.",
+    401: "The key is missing or wrong.",
+    403: "The Host or Origin header is not one of ours.",
+    404: "There is no such thing.",
+    413: "The body is too large.",
+    500: "Our side failed.",
+    503: "There is no room now: try again after `retry-after` seconds.",
+}
+ERROR_TYPES = (
+    "invalid_request_error",
+    "authentication_error",
+    "permission_error",
+    "not_found_error",
+    "request_too_large",
+    "overloaded_error",
+    "api_error",
+)
+
+
+def describe(version: str) -> dict[str, Json]:
+    """The whole description, ready for JSON."""
+    _, schemas = msgspec.json.schema_components([RequestBody, AnswerBody], ref_template=SCHEMAS + "{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "Pensieve", "version": version, "description": "Language models on your own machine."},
+        "security": [{}, {"key": []}, {"bearer": []}],
+        "paths": _paths(),
+        "components": {
+            "schemas": _bounded(schemas) | _answers(),
+            "securitySchemes": {
+                "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+                "bearer": {"type": "http", "scheme": "bearer"},
+            },
+        },
+    }
+
+
+def _paths() -> dict[str, Json]:
+    messages = _operation("createMessage", "Answer, whole or as server-sent events", _ref("Message"), "MessageRequest")
+    messages["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    one_model = _operation("retrieveModel", "The model that answers for a name", _ref("Model"))
+    name = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    hello = _object(name="string", version="string", api="string", health="string")
+    count = _operation("countTokens", "Count the tokens of a prompt", _object(input_tokens="integer"), "RequestBody")
+    return {
+        "/v1/messages": {"post": messages},
+        "/v1/messages/count_tokens": {"post": count},
+        "/v1/models": {"get": _operation("listModels", "All models, on one page", _ref("ModelPage"))},
+        "/v1/models/{id}": {"get": one_model | {"parameters": [name]}},
+        "/health": {"get": _operation("health", "How the server is", _ref("Health")) | {"security": []}},
+        "/": {"get": _operation("hello", "That somebody is there", hello)},
+        "/api/hello": {"get": _operation("helloAgain", "That somebody is there", hello)},
+        "/openapi.json": {"get": _operation("describe", "This description", {"type": "object"})},
+    }
+
+
+def _operation(name: str, summary: str, answer: Json, body: str = "") -> dict[str, Any]:
+    refusals = {
+        str(status): {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
+        for status, text in REFUSALS.items()
+    }
+    answered = {"description": "The answer.", "content": {"application/json": {"schema": answer}}}
+    made: dict[str, Any] = {"operationId": name, "summary": summary, "responses": {"200": answered} | refusals}
+    if body:
+        made["requestBody"] = {"required": True, "content": {"application/json": {"schema": _ref(body)}}}
+    return made
+
+
+def _bounded(schemas: dict[str, Any]) -> dict[str, Json]:
+    """The schemas with the bounds that sampling parameters have beyond their types."""
+    fields = schemas["RequestBody"]["properties"]
+    for name, (low, high) in RANGES.items():
+        for option in fields[name]["anyOf"]:
+            if option["type"] != "null":
+                option |= {"minimum": low, "maximum": high}
+    asked = {"allOf": [_ref("RequestBody"), {"type": "object", "required": ["max_tokens"]}]}
+    return schemas | {"MessageRequest": asked}
+
+
+def _answers() -> dict[str, Json]:
+    """What is sent and never read: errors, models and health; and the answer with all it always has."""
+    error = _object(message="string") | {"required": ["type", "message"]}
+    error["properties"]["type"] = {"enum": list(ERROR_TYPES)}
+    envelope = _object(request_id="string", error=error) | {"required": ["type", "error", "request_id"]}
+    envelope["properties"]["type"] = {"const": "error"}
+    model = _object(
+        type="string",
+        id="string",
+        display_name="string",
+        created_at="string",
+        max_input_tokens="integer",
+        max_tokens="integer",
+        capabilities="object",
+    )
+    whole = _object(id="string", model="string")
+    return {
+        "Error": envelope,
+        "Model": model,
+        "ModelPage": _object(data={"type": "array", "items": _ref("Model")}, has_more="boolean"),
+        "Health": _object(status="string", version="string", model="object", requests="object", memory="object"),
+        "Message": {"allOf": [_ref("AnswerBody"), whole]},
+    }
+
+
+def _object(**fields: Json) -> dict[str, Any]:
+    """An object that has all of these fields; a text is the name of a plain type."""
+    properties = {name: {"type": field} if isinstance(field, str) else field for name, field in fields.items()}
+    return {"type": "object", "properties": properties, "required": list(fields)}
+
+
+def _ref(name: str) -> dict[str, Json]:
+    return {"$ref": SCHEMAS + name}
