@@ -61,7 +61,7 @@ class Lexeme(msgspec.Struct, frozen=True):
 
 
 class FreeText(msgspec.Struct, frozen=True):
-    """Any text that does not contain `closer`; the closer itself comes next and is not part of it."""
+    """Any text up to the first `closer`, and the closer itself."""
 
     closer: str
 

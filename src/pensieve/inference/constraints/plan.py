@@ -20,6 +20,7 @@ from pensieve.inference.constraints.calls import (
     no_call,
 )
 from pensieve.inference.constraints.constraint import Constraint, JsonOf, choice
+from pensieve.inference.constraints.lowering import lowered
 from pensieve.inference.parsing.grammar import OutputGrammar
 from pensieve.messages import Json, ToolReferencePart, ToolResultPart
 
@@ -28,10 +29,16 @@ _ANY_OBJECT: Final[dict[str, Json]] = {"type": "object"}
 
 
 def plan(request: GenerationRequest, grammar: OutputGrammar) -> Constraint | None:
-    """What the answer must look like; None where anything goes. `grammar`: as its `after` gives it for the prompt.
+    """What the answer must look like, schemas lowered; None: anything. `grammar`: as `after` gives it for the prompt.
 
-    Raises `InvalidRequest` with the path of a schema that cannot be obeyed, or of a tool that does not exist.
+    May block for a second. Raises `InvalidRequest` with the path of a schema that cannot be obeyed, or of a tool that
+    is not there.
     """
+    constraint = _unlowered(request, grammar)
+    return None if constraint is None else lowered(constraint)
+
+
+def _unlowered(request: GenerationRequest, grammar: OutputGrammar) -> Constraint | None:
     offered = _offered(request)
     mode, is_parallel = request.tool_choice.mode, request.tool_choice.is_parallel_allowed
     if mode in {"any", "tool"}:
