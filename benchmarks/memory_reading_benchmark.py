@@ -5,12 +5,16 @@ Run with `python benchmarks/memory_reading_benchmark.py`. Prints medians and 99t
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from pensieve.devices.cuda import read_devices
+from pensieve.devices.levels import level_of
 from pensieve.devices.memory import MemoryReader, read_memory
+from pensieve.devices.processes import read_process
 
 NUM_READINGS = 5000
 
@@ -34,17 +38,25 @@ def anew() -> None:
     reader.close()
 
 
+def naive() -> dict[str, str]:
+    """What one writes first: the machine's own numbers only, no cgroup, no stalls."""
+    with Path("/proc/meminfo").open() as file:
+        return dict(line.split(":", 1) for line in file)
+
+
 def main() -> None:
     """Print a row for each way to read."""
     ways: dict[str, Callable[[], object]] = {"files kept open": MemoryReader().read, "files opened each time": anew}
+    ways["one process"] = lambda: read_process(os.getpid())
+    ways["meminfo split into a dictionary"] = naive
     if cards := read_devices():
         ways[f"{len(cards)} NVIDIA cards"] = read_devices
-    print(f"{'reading':<24} {'median':>9} {'p99':>9}  microseconds, of {NUM_READINGS}")
+    print(f"{'reading':<32} {'median':>9} {'p99':>9}  microseconds, of {NUM_READINGS}")
     for name, read in ways.items():
         times = timed(read)
-        print(f"{name:<24} {statistics.median(times):9.1f} {statistics.quantiles(times, n=100)[98]:9.1f}")
+        print(f"{name:<32} {statistics.median(times):9.1f} {statistics.quantiles(times, n=100)[98]:9.1f}")
     reading = read_memory()
-    print(f"it said: {reading.available_gb} GB, {reading.level}")
+    print(f"it said: {reading.available_gb} GB, {level_of(reading)}")
 
 
 if __name__ == "__main__":

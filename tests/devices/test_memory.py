@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pensieve.devices.memory import GIGABYTE, MemoryReader, MemoryReading, read_memory
+from pensieve.devices.memory import MemoryReader, MemoryReading, read_memory
 
 MEMINFO = "MemTotal:       16384000 kB\nMemFree:  1 kB\nMemAvailable:    7939453 kB\n"
 V2 = ("memory.max", "memory.current", "inactive_file", "active_file")
@@ -50,24 +50,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
         reader.close()
 
 
-@pytest.mark.parametrize(
-    ("available_gb", "level"),
-    [
-        (8.13, "Safe"),
-        (2.0, "Safe"),
-        (1.99, "Warning"),
-        (1.0, "Warning"),
-        (0.99, "Critical"),
-        (0.5, "Critical"),
-        (0.49, "Emergency"),
-        (0.0, "Emergency"),
-    ],
-)
-def test_levels_begin_at_their_floors(available_gb: float, level: str) -> None:
-    """Safe from 2 GB, Warning below, Critical below 1, Emergency below 0.5."""
-    assert MemoryReading(round(available_gb * GIGABYTE)).level == level
-
-
 def test_meminfo_is_read_in_kibibytes(machine: Machine) -> None:
     """The kernel writes kB and means 1,024 bytes."""
     reading = machine.read()
@@ -83,7 +65,7 @@ def test_a_machine_that_cannot_be_read_is_unknown(machine: Machine, content: str
     else:
         machine.write("proc/meminfo", content)
     reading = machine.read()
-    assert (reading.level, reading.available_gb) == ("Unknown", "unknown")
+    assert (reading.available_bytes, reading.available_gb) == (None, "unknown")
 
 
 @pytest.mark.parametrize(
@@ -140,8 +122,32 @@ def test_use_above_the_limit_leaves_nothing(machine: Machine) -> None:
     """Never less than nothing."""
     machine.write("proc/self/cgroup", "0::/\n")
     machine.limit("sys/fs/cgroup", V2, "1000", usage=5000, files=0)
-    assert machine.read().level == "Emergency"
+    assert machine.read().available_bytes == 0
     assert machine.opened[0].read().available_bytes == 0
+
+
+def test_swap_that_is_used_is_told(machine: Machine) -> None:
+    """In bytes; where the kernel does not speak of swap, nothing is claimed."""
+    assert machine.read().swap_used_bytes is None
+    machine.write("proc/meminfo", MEMINFO + "SwapTotal: 2000 kB\nSwapFree: 500 kB\n")
+    reading = machine.read()
+    assert (reading.swap_used_bytes, reading.swap_total_bytes) == (1500 * 1024, 2000 * 1024)
+
+
+PRESSURE = "some avg10=9.00 avg60=1.00 avg300=0.00 total=1\nfull avg10={} avg60=1.00 avg300=0.00 total=1\n"
+
+
+def test_stalls_are_the_cgroup_s_own_where_it_counts_them(machine: Machine) -> None:
+    """Else the machine's; a kernel that counts none, or writes otherwise, says nothing."""
+    machine.write("proc/self/cgroup", "0::/a\n")
+    machine.limit("sys/fs/cgroup/a", V2, "max", usage=1, files=0)
+    assert machine.read().stalled_percent is None
+    machine.write("proc/pressure/memory", PRESSURE.format("12.50"))
+    assert machine.read().stalled_percent == 12.5
+    machine.write("sys/fs/cgroup/a/memory.pressure", PRESSURE.format("3.25"))
+    assert machine.read().stalled_percent == 3.25
+    machine.write("sys/fs/cgroup/a/memory.pressure", PRESSURE.format("much"))
+    assert machine.read().stalled_percent is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux was tried")

@@ -14,6 +14,7 @@ import msgspec
 from pensieve.config.settings import Settings
 from pensieve.config.sources import LoadedSettings, folders, load
 from pensieve.devices.cuda import DeviceMemory, read_devices
+from pensieve.devices.levels import level_of
 from pensieve.devices.profile import DeviceKind, MachineProfile, MlxDevice, read_profile
 from pensieve.errors import ConfigurationError, ModelNotFound, PensieveError
 from pensieve.inference.context import context_tokens
@@ -157,7 +158,7 @@ def examine() -> Report:
             python=profile.python,
         ),
         memory=MemoryFacts(
-            status=profile.memory.level,
+            status=level_of(profile.memory),
             available_bytes=profile.memory.available_bytes,
             total_bytes=profile.memory.total_bytes,
             limited_by=profile.memory.limited_by,
@@ -327,7 +328,7 @@ def _wish_problems(registry: Registry, settings: Settings, models: tuple[ModelFa
 
 def _memory_problems(profile: MachineProfile) -> list[Problem]:
     memory = profile.memory
-    match memory.level:
+    match level_of(memory):
         case "Unknown":
             return [Problem("this machine's memory cannot be read", "watch it yourself: nothing is priced here")]
         case "Critical" | "Emergency":

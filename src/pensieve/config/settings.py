@@ -94,6 +94,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the worker processes are kept."""
 
     load_timeout_seconds: Seconds = 600.0
+    hang_seconds: Annotated[float, Meta(ge=0.1, le=86_400.0)] = 60.0
+    """A loaded worker that gives no sign of life for so long is replaced."""
     queue_limit: Annotated[int, Meta(ge=1, le=10_000)] = 64
     """Requests that may wait for one model; one more is refused as overloaded."""
 
@@ -132,6 +134,28 @@ class MlxSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Budget of the cache of prompts on disk, per model; 0 turns it off."""
 
 
+Gigabytes = Annotated[float, Meta(ge=0.0, le=4096.0)]
+
+
+class MemorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """When memory counts as short, in gigabytes (10^9 bytes) that are available; lowered on small machines."""
+
+    warning_gb: Gigabytes = 2.0
+    """Below: caches shrink."""
+    critical_gb: Gigabytes = 1.0
+    """Below: new requests are refused as overloaded."""
+    emergency_gb: Gigabytes = 0.5
+    """Below: the model is unloaded."""
+    recovery_percent: Annotated[float, Meta(ge=0.0, le=100.0)] = 10.0
+    """So much more than the threshold must be there again before a level is left."""
+    recovery_seconds: Seconds = 2.0
+    """For so long."""
+    interval_seconds: Annotated[float, Meta(ge=0.02, le=10.0)] = 0.25
+    """Between two readings."""
+    reloads: Annotated[int, Meta(ge=0, le=1000)] = 3
+    """How often in an hour a model that was unloaded is loaded again without being asked for."""
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the server writes to standard error; never prompt text."""
 
@@ -147,6 +171,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     worker: WorkerSettings = WorkerSettings()
     llamacpp: LlamaCppSettings = LlamaCppSettings()
     mlx: MlxSettings = MlxSettings()
+    memory: MemorySettings = MemorySettings()
     log: LogSettings = LogSettings()
 
 

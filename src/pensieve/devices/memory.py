@@ -10,17 +10,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 
 from pensieve.devices import darwin
 
-Level = Literal["Safe", "Warning", "Critical", "Emergency", "Unknown"]
-
 GIGABYTE = 10**9
 ROOT = Path("/")
-_FLOORS: tuple[tuple[float, Level], ...] = ((2.0, "Safe"), (1.0, "Warning"), (0.5, "Critical"), (0.0, "Emergency"))
+_MEMINFO = (b"\nMemAvailable:", b"\nMemTotal:", b"\nSwapTotal:", b"\nSwapFree:")
 _STAT_BYTES = 16_384
 """More than the longest file that is read here."""
 
@@ -35,14 +32,12 @@ class MemoryReading(msgspec.Struct, frozen=True):
     total_bytes: int | None = None
     limited_by: str = ""
     """The cgroup folder whose limit leaves less than the machine has; empty where none does."""
-
-    @property
-    def level(self) -> Level:
-        """Safe from 2 GB, Warning below 2, Critical below 1, Emergency below 0.5."""
-        if self.available_bytes is None:
-            return "Unknown"
-        available_gb = self.available_bytes / GIGABYTE
-        return next(level for floor_gb, level in _FLOORS if available_gb >= floor_gb)
+    swap_used_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    stalled_percent: float | None = None
+    """Linux: part of the last ten seconds in which everything waited for memory (PSI, `full avg10`)."""
+    pressure_level: int = 0
+    """macOS: 1 normal, 2 warning, 4 critical; 0 where nobody says. It comes late."""
 
     @property
     def available_gb(self) -> str:
@@ -63,9 +58,12 @@ class MemoryReader:
         """Open what there is under `root`: `proc/meminfo`, and the memory files of this process's cgroups."""
         self._meminfo = _KeptFile.open(root / "proc/meminfo")
         self._cgroups = tuple(_open_cgroups(root))
+        own = self._cgroups[0].folder if self._cgroups else ""
+        stalls = _KeptFile.open(Path(own) / "memory.pressure") if own else None
+        self._stalls = stalls or _KeptFile.open(root / "proc/pressure/memory")
 
     def read(self) -> MemoryReading:
-        """The memory now; blocks for some microseconds, so it is no call for an event loop."""
+        """The memory now; takes some tens of microseconds and waits for nothing."""
         reading = machine = self._machine()
         for cgroup in self._cgroups:
             found = cgroup.left(machine.total_bytes or sys.maxsize)
@@ -75,7 +73,7 @@ class MemoryReader:
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
-        for kept in (self._meminfo, *(kept for cgroup in self._cgroups for kept in cgroup.files)):
+        for kept in (self._meminfo, self._stalls, *(kept for cgroup in self._cgroups for kept in cgroup.files)):
             if kept is not None:
                 os.close(kept.descriptor)
 
@@ -83,14 +81,30 @@ class MemoryReader:
         if self._meminfo is None:
             return UNKNOWN
         lines = b"\n" + self._meminfo.read()
-        available, total = (_after(lines, name) for name in (b"\nMemAvailable:", b"\nMemTotal:"))
-        return MemoryReading(_kibibytes(available), _kibibytes(total))
+        available, total, swap, free_swap = (_kibibytes(_after(lines, name)) for name in _MEMINFO)
+        used_swap = None if swap is None or free_swap is None else swap - free_swap
+        return MemoryReading(available, total, "", used_swap, swap, self._stalled_percent())
+
+    def _stalled_percent(self) -> float | None:
+        """None where the kernel counts no stalls, or writes them in another way."""
+        full = b"" if self._stalls is None else _after(b"\n" + self._stalls.read(), b"\nfull avg10=")
+        try:
+            return float(full.partition(b" ")[0]) if full else None
+        except ValueError:
+            return None
 
 
 def read_memory() -> MemoryReading:
-    """The memory now, of the machine and within this process's cgroups; blocks for some microseconds."""
+    """The memory now, of the machine and within this process's cgroups; takes some tens of microseconds."""
     if sys.platform == "darwin":  # pragma: no cover - no such machine runs our tests
-        return MemoryReading(darwin.available_bytes(), darwin.total_bytes())
+        swap = darwin.swap_bytes()
+        return MemoryReading(
+            darwin.available_bytes(),
+            darwin.total_bytes(),
+            swap_used_bytes=None if swap is None else swap.used_bytes,
+            swap_total_bytes=None if swap is None else swap.total_bytes,
+            pressure_level=darwin.pressure_level(),
+        )
     return _own_reader().read()
 
 
@@ -148,7 +162,7 @@ def _narrowed(reading: MemoryReading, left: int, limit: int, folder: str) -> Mem
     total = limit if reading.total_bytes is None else min(limit, reading.total_bytes)
     if reading.available_bytes is not None and reading.available_bytes <= left:
         return msgspec.structs.replace(reading, total_bytes=total)
-    return MemoryReading(left, total, folder)
+    return msgspec.structs.replace(reading, available_bytes=left, total_bytes=total, limited_by=folder)
 
 
 def _open_cgroups(root: Path) -> Iterator[_Cgroup]:

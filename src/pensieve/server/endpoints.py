@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from pensieve.config.settings import ServerSettings
+from pensieve.devices.levels import level_of
 from pensieve.devices.memory import read_memory
 from pensieve.errors import ModelNotFound, PensieveError
 from pensieve.inference.router import Router
@@ -109,7 +110,7 @@ class Health(Endpoint):
         content = {
             "status": "stopping" if is_stopping else "healthy",
             "memory": {
-                "status": memory.level,
+                "status": level_of(memory),
                 "available_gb": memory.available_gb,
                 "accepting_requests": not is_stopping,
             },
