@@ -11,12 +11,16 @@ from typing import NamedTuple
 
 from pensieve.generation import Collector, GenerationEvent
 from pensieve.inference.parsing.grammar import (
+    ARGUMENT_PAIRS,
     BARE_JSON,
+    CALL_TERMS,
     CHANNELS,
+    FUNCTION_ELEMENTS,
     PLAIN,
     PYTHON_TAG,
     THINK_BRACKETS,
     THINK_TAGS,
+    THOUGHT_CHANNEL,
     TOOL_CALL_PIPES,
     TOOL_CALL_TAGS,
     TOOL_CALLS_BRACKETS,
@@ -29,8 +33,22 @@ HERMES = OutputGrammar(thinking=THINK_TAGS, calls=(TOOL_CALL_TAGS,))
 MISTRAL = OutputGrammar(thinking=THINK_BRACKETS, calls=(TOOL_CALLS_BRACKETS,))
 LLAMA = OutputGrammar(calls=(PYTHON_TAG, BARE_JSON))
 PHI = OutputGrammar(calls=(TOOL_CALL_PIPES,))
-TOOLS = (ToolSpec("weather", {"type": "object"}), ToolSpec("a", {"type": "object"}), ToolSpec("b", {"type": "object"}))
+TOOLS = (
+    ToolSpec(
+        "weather",
+        {
+            "type": "object",
+            "properties": {"city": {"type": "string"}, "days": {"type": "integer"}, "hours": {"type": "array"}},
+        },
+    ),
+    ToolSpec("a", {"type": "object"}),
+    ToolSpec("b", {"type": "object"}),
+)
 HARMONY = CHANNELS.after("<|end|><|start|>assistant", tools=TOOLS)
+
+ELEMENTS = OutputGrammar(thinking=THINK_TAGS, calls=(FUNCTION_ELEMENTS,)).after("", tools=TOOLS)
+PAIRS = OutputGrammar(thinking=THINK_TAGS, calls=(ARGUMENT_PAIRS,)).after("", tools=TOOLS)
+TERMS = OutputGrammar(thinking=THOUGHT_CHANNEL, calls=(CALL_TERMS,)).after("", tools=TOOLS)
 
 PARIS = {"city": "Paris"}
 
@@ -135,6 +153,53 @@ TRANSCRIPTS = {
     "channels, a header without end": Transcript(
         HARMONY, "<|channel|>final " + "word " * 100 + "<|end|>", text="word " * 100
     ),
+    "elements": Transcript(
+        ELEMENTS,
+        "<think>\nLook\n</think>\n\nLet me see.\n\n<tool_call>\n<function=weather>\n<parameter=city>\n  Paris\n\n"
+        "</parameter>\n<parameter=days>\n3\n</parameter>\n<parameter=hours>\n[6,\n18]\n</parameter>\n</function>\n"
+        "</tool_call>\n<tool_call>\n<function=a>\n</function>\n</tool_call>",
+        "Look",
+        "Let me see.",
+        (("weather", {"city": "  Paris\n", "days": 3, "hours": [6, 18]}), ("a", {})),
+    ),
+    "elements in one line": Transcript(
+        ELEMENTS,
+        "<tool_call><function=weather><parameter=city>Paris</parameter></function></tool_call>",
+        calls=(("weather", PARIS),),
+    ),
+    "elements that hold their own closers": Transcript(
+        ELEMENTS,
+        '<tool_call>\n<function=weather>\n<parameter=city>\n</parameter>\n</function > "x"\n</parameter>\n</function>'
+        "\n</tool_call>",
+        calls=(("weather", {"city": '</parameter>\n</function > "x"'}),),
+    ),
+    "elements without their last closers": Transcript(
+        ELEMENTS,
+        "<tool_call>\n<function=weather>\n<parameter=city>\nParis\n</parameter>\n</tool_call>",
+        calls=(("weather", PARIS),),
+    ),
+    "JSON in place of elements": Transcript(
+        ELEMENTS,
+        '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>',
+        calls=(("weather", PARIS),),
+    ),
+    "a tool whose name is written in another way": Transcript(
+        ELEMENTS, "<tool_call><function=Weather></function></tool_call>", calls=(("weather", {}),)
+    ),
+    "pairs": Transcript(
+        PAIRS,
+        "<think></think>\nSo\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Paris\n </arg_value>\n"
+        "<arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>\n<tool_call>a\n</tool_call><tool_call>b</tool_call>",
+        text="So",
+        calls=(("weather", {"city": "Paris\n ", "days": 3}), ("a", {}), ("b", {})),
+    ),
+    "terms": Transcript(
+        TERMS,
+        'So<|tool_call>call:weather{city:<|"|>Pa"r\nis<|"|>,days:3,hours:[6,{<|"|>a b<|"|>:true,c:[]},-1.5]}'
+        "<tool_call|><|tool_call>call:a{}<tool_call|>",
+        text="So",
+        calls=(("weather", {"city": 'Pa"r\nis', "days": 3, "hours": [6, {"a b": True, "c": []}, -1.5]}), ("a", {})),
+    ),
 }
 
 BROKEN_CALLS = {
@@ -149,6 +214,19 @@ BROKEN_CALLS = {
     "a question": (MISTRAL, "[TOOL_CALLS] what is it?"),
     "code": (LLAMA, "<|python_tag|>print({1: 2})"),
     "nothing behind the opener": (PHI, "<|tool_call|>"),
+    "elements of no tool": (ELEMENTS, "<tool_call>\n<function=other>\n</function>\n</tool_call>"),
+    "JSON of no tool": (ELEMENTS, '<tool_call>\n{"name": "other", "arguments": {}}\n</tool_call>'),
+    "elements, a key twice": (
+        ELEMENTS,
+        "<tool_call><function=a><parameter=b>c</parameter><parameter=b>c</parameter></function></tool_call>",
+    ),
+    "elements, cut": (ELEMENTS, "So\n<tool_call>\n<function=a>\n<parameter=b>\nc\n</param"),
+    "elements, a question": (ELEMENTS, "<tool_call> what is it?"),
+    "pairs, a question": (PAIRS, "<tool_call>what is it?"),
+    "pairs, cut in the name": (PAIRS, "<tool_call>wea"),
+    "terms, no value": (TERMS, "<|tool_call>call:a{b:}<tool_call|>"),
+    "terms, nested deeply": (TERMS, "<|tool_call>call:a{b:" + "[" * 99 + "]" * 99 + "}<tool_call|>"),
+    "terms, cut": (TERMS, '<|tool_call>call:a{b:<|"|>c<|"'),
     "nested deeply": (HERMES, '<tool_call>{"name": "a", "arguments": {"b": ' + "[" * 9000 + "]" * 9000 + "}}"),
 }
 """Grammar, and text that must come out just as it is."""
@@ -157,11 +235,13 @@ BROKEN_CALLS = {
 class Play:
     """What a parser made of the pieces: the events, the parts they add up to, and how it ended."""
 
-    def __init__(self, grammar: OutputGrammar, pieces: Iterable[str], stop: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, grammar: OutputGrammar, pieces: Iterable[str], stop: tuple[str, ...] = (), *, is_cut: bool = False
+    ) -> None:
         ids = (f"call{number}" for number in itertools.count(1))
         parser = OutputParser(grammar, new_call_id=lambda: next(ids), stop=stop)
         self.events: list[GenerationEvent] = [event for piece in pieces for event in parser.feed(piece)]
-        self.events += parser.flush()
+        self.events += parser.flush(is_cut=is_cut)
         collector = Collector()
         for event in self.events:
             collector.add(event)

@@ -6,12 +6,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from model_outputs import TOOLS, Play
-from pensieve.generation import Thinking
+from model_outputs import Play
+from pensieve.generation import GenerationRequest, Thinking
 from pensieve.inference.parsing.families import dialect_for
 from pensieve.inference.parsing.grammar import (
+    ARGUMENT_PAIRS,
     BARE_JSON,
+    CALL_TERMS,
     CHANNELS,
+    FUNCTION_ELEMENTS,
     PYTHON_TAG,
     THINK_TAGS,
     THOUGHT_CHANNEL,
@@ -19,8 +22,9 @@ from pensieve.inference.parsing.grammar import (
     TOOL_CALLS_BRACKETS,
     OutputGrammar,
 )
+from pensieve.messages import Message, TextPart, ThinkingPart, ToolCallPart, ToolResultPart, ToolSpec, say
 from pensieve.prompts.probing import TemplateTraits, ToolTraits, probe
-from pensieve.prompts.prompt import options_for
+from pensieve.prompts.prompt import PromptRenderer, options_for
 from pensieve.prompts.template import ChatTemplate
 from real_templates import SOURCES, real_template
 
@@ -30,6 +34,9 @@ TAGGED_CALLS = OutputGrammar(calls=(TOOL_CALL_TAGS,))
 JOINS = ToolTraits(takes_user_after_result=False)
 """What users say along with results joins them: else the thinking of the loop would be forgotten."""
 THINKS = OutputGrammar(thinking=THINK_TAGS, calls=(TOOL_CALL_TAGS,))
+ELEMENTS = OutputGrammar(thinking=THINK_TAGS, calls=(FUNCTION_ELEMENTS,))
+PAIRS = OutputGrammar(thinking=THINK_TAGS, calls=(ARGUMENT_PAIRS,))
+TERMS = OutputGrammar(thinking=THOUGHT_CHANNEL, calls=(CALL_TERMS,))
 
 
 class Family(NamedTuple):
@@ -78,18 +85,36 @@ FAMILIES = {
     "qwen-3.5": Family(
         "<|im_start|>user\n",
         "<|im_start|>assistant\n",
-        THINKS,
+        ELEMENTS,
         has_late_system=False,
         thinking_field="reasoning_content",
         unstable=EVERY,
         tools=JOINS,
+    ),
+    "qwen-3.6": Family(
+        "<|im_start|>user\n",
+        "<|im_start|>assistant\n",
+        ELEMENTS,
+        has_late_system=False,
+        thinking_field="reasoning_content",
+        tools=JOINS,
+        unstable=EVERY,
+    ),
+    "glm-4.5": Family("<|user|>\n", "<|assistant|>", PAIRS, thinking_field="reasoning_content", tools=JOINS),
+    "nemotron-3": Family(
+        "<|im_start|>user\n",
+        "<|im_start|>assistant\n",
+        ELEMENTS,
+        thinking_field="reasoning_content",
+        tools=JOINS,
+        unstable=frozenset({ON}),
     ),
     "gemma": Family("<start_of_turn>user\n", "<start_of_turn>model\n", has_system=False, has_late_system=False),
     "gemma-3": Family("<start_of_turn>user\n", "<start_of_turn>model\n", has_late_system=False),
     "gemma-4": Family(
         "<|turn>user\n",
         "<|turn>model\n",
-        OutputGrammar(thinking=THOUGHT_CHANNEL, calls=(TOOL_CALL_TAGS,)),
+        TERMS,
         thinking_field="reasoning_content",
         tools=ToolTraits("apart", takes_user_after_result=False),
     ),
@@ -169,36 +194,89 @@ def test_every_template_in_the_list_is_tried() -> None:
     assert FAMILIES.keys() == SOURCES.keys()
 
 
-CALL = {"function": {"name": "weather", "arguments": {"city": "Paris"}}, "type": "function", "id": "abcdefghi"}
-THOUGHT = {"content": "It is sunny.", "thinking": "Look it up.", "reasoning_content": "Look it up."}
-CALLED = {"content": "", "tool_calls": [CALL]}
-ANSWERS = {
-    "gpt-oss thinks": ("gpt-oss", THOUGHT),
-    "gpt-oss calls": ("gpt-oss", CALLED | {"thinking": "Look it up."}),
-    "qwen-3 thinks": ("qwen-3", THOUGHT),
-    "qwen-3 calls": ("qwen-3", CALLED | {"reasoning_content": "Look it up."}),
-    "qwen-3.5 thinks": ("qwen-3.5", THOUGHT),
-    "qwen-2.5 calls": ("qwen-2.5", CALLED),
-    "llama-3.1 calls": ("llama-3.1", CALLED),
-    "mistral-3 calls": ("mistral-3", CALLED),
-}
+ARGUMENTS = {"city": "Paris", "days": 3, "hours": [6, 18], "is_exact": True, "note": 'a "b"\n<c>'}
+FORECAST = ToolSpec(
+    "weather",
+    {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string"},
+            "days": {"type": "integer"},
+            "hours": {"type": "array"},
+            "is_exact": {"type": "boolean"},
+            "note": {"type": "string"},
+        },
+    },
+    "Tells the weather.",
+)
+ASKED = say("user", "Weather?")
+SAID = Message("assistant", (ThinkingPart("Look it up."), TextPart("It is sunny.")))
+CALLED = Message("assistant", (ThinkingPart("Look it up."), ToolCallPart("t1", "weather", ARGUMENTS)))
+TWICE = Message("assistant", (ToolCallPart("t1", "weather", ARGUMENTS), ToolCallPart("t2", "weather", {"city": "B"})))
+RESULT = Message("user", (ToolResultPart("t1", (TextPart("20 degrees"),)), ToolResultPart("t2", (TextPart("Rain"),))))
+THINKERS = ("gpt-oss", "glm-4.5", "qwen-3", "qwen-3.5", "qwen-3.6", "nemotron-3", "gemma-4")
+CALLERS = tuple(name for name, family in FAMILIES.items() if family.tools is not None)
+
+
+class Letters:
+    """One token a character; no markers."""
+
+    def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
+        """See `Tokenizer.encode`."""
+        assert adds_special
+        return [ord(character) for character in text]
+
+
+def rendered(name: str, *messages: Message, is_thinking: bool = True) -> str:
+    """What our own renderer makes of a conversation with a tool."""
+    native = dialect_for(real_template(name), "").has_native_tools
+    renderer = PromptRenderer(template(name), Letters(), added_bos="", has_native_tools=native)
+    thinking = Thinking("enabled") if is_thinking else None
+    request = GenerationRequest(id="1", model="m", messages=messages, tools=(FORECAST,), thinking=thinking)
+    return "".join(map(chr, renderer.render(request)))
+
+
+ENDS = ("<|im_end|>", "<|eot_id|>", "</s>", "<|tool_response>", "<|observation|>", "<|start|>functions")
+
+
+def written_by(name: str, answer: Message, *, is_thinking: bool) -> tuple[str, str]:
+    """The prompt, and the answer as the template writes it behind."""
+    prompt = rendered(name, ASKED, is_thinking=is_thinking)
+    whole = rendered(name, ASKED, answer, RESULT, is_thinking=is_thinking)
+    assert whole.startswith(prompt)
+    written = whole[len(prompt) :]
+    return prompt, written[: min(place for end in ENDS if (place := written.find(end)) >= 0)]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])
-@pytest.mark.parametrize(("name", "answer"), ANSWERS.values(), ids=ANSWERS)
-def test_what_a_template_renders_is_parsed_back(name: str, answer: dict[str, Any], size: int) -> None:
-    """The answer in the template's own format, from the generation prompt on, gives thinking, text and calls back."""
-    options = options_for(Thinking("enabled"))
-    prompt = template(name).render(said("Weather?"), options=options)
-    whole = template(name).render(
-        [*said("Weather?"), {"role": "assistant", **answer}], adds_generation_prompt=False, options=options
-    )
-    assert whole.startswith(prompt)
-    written = whole[len(prompt) :].removesuffix("\n").removesuffix("</s>")
-    for end in ("<|im_end|>", "<|eot_id|>"):
-        written = written.removesuffix(end)
-    grammar = dialect_for(real_template(name), "").grammar.after(prompt, tools=TOOLS)
+@pytest.mark.parametrize("name", CALLERS)
+def test_a_call_that_a_template_renders_is_parsed_back(name: str, size: int) -> None:
+    """In the family's own markup, with every type of argument, from the generation prompt on."""
+    is_thinking = name in THINKERS
+    prompt, written = written_by(name, CALLED, is_thinking=is_thinking)
+    grammar = dialect_for(real_template(name), "").grammar.after(prompt[-256:], tools=(FORECAST,))
     played = Play(grammar, [written[at : at + size] for at in range(0, len(written), size)])
-    thinks = answer.get("thinking", answer.get("reasoning_content", ""))
-    calls = [("weather", {"city": "Paris"})] if answer.get("tool_calls") else []
-    assert (played.thinking, played.text, played.calls) == (thinks, answer["content"], calls)
+    assert played.calls == [("weather", ARGUMENTS)]
+    assert played.text.strip() == ""
+    assert played.thinking == ("Look it up." if is_thinking else "")
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_results_follow_their_calls_in_a_real_template(name: str) -> None:
+    """Two calls of one turn, each with its result; then the conversation goes on."""
+    text = rendered(name, ASKED, TWICE, RESULT, say("assistant", "Hot."), say("user", "Thanks!"))
+    marks = ("Tells the weather.", "Weather?", "Paris", "20 degrees", "Rain", "Hot.", "Thanks!")
+    places = [text.rfind(mark) if mark == "Weather?" else text.find(mark) for mark in marks]
+    assert -1 not in places
+    assert places[2:] == sorted(places[2:])
+    assert text.count("20 degrees") == text.count("Rain") == 1
+
+
+@pytest.mark.parametrize("name", CALLERS)
+def test_a_tool_loop_continues_its_prompt_in_a_real_template(name: str) -> None:
+    """What was read before a call serves the turn behind its result, thinking on or off."""
+    for is_thinking in (True, False):
+        turn = rendered(name, ASKED, CALLED, Message("user", RESULT.parts[:1]), is_thinking=is_thinking)
+        reminded = Message("user", (*RESULT.parts[:1], TextPart("Be brief.")))
+        after = rendered(name, ASKED, CALLED, reminded, is_thinking=is_thinking)
+        assert after.startswith(turn[: turn.index("20 degrees") + len("20 degrees")])

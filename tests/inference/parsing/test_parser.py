@@ -8,19 +8,36 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from model_outputs import BROKEN_CALLS, HARMONY, HERMES, LLAMA, MISTRAL, PHI, TOOLS, TRANSCRIPTS, Play, Transcript
+from model_outputs import (
+    BROKEN_CALLS,
+    ELEMENTS,
+    HARMONY,
+    HERMES,
+    LLAMA,
+    MISTRAL,
+    PAIRS,
+    PHI,
+    TERMS,
+    TOOLS,
+    TRANSCRIPTS,
+    Play,
+    Transcript,
+)
 from pensieve.generation import TextDelta, ThinkingDelta, ToolCallDelta, ToolCallFinished, ToolCallStarted
 from pensieve.inference.parsing.grammar import MESSAGE, OutputGrammar
 from pensieve.inference.parsing.parser import OutputParser
+from pensieve.prompts.tools import call_text
 
 FRAGMENTS = (
     *("<think>", "</think>", "<tool_call>", "</tool_call>", "[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "[", "]", ","),
     *('{"name": "a", "arguments": {', '"name"', '"arguments"', "{", "}", ": ", '"', "\\", "\n", " ", "a", "1", ";"),
     *("<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|call|>", "analysis", "final", "assistant"),
+    *("<function=a>", "</function>", "<parameter=b>", "</parameter>", "<arg_key>", "</arg_key>", "<arg_value>"),
+    *("</arg_value>", "<|tool_call>", "<tool_call|>", "call:a{", "b:", '<|"|>', "True"),
     *(" to=functions.a", "json", "<|constrain|>", "<|tool_call|>", "<|/tool_call|>", "STOP", "ST", "word " * 60),
 )
 OUTPUTS = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join)
-GRAMMARS = st.sampled_from([HERMES, MISTRAL, LLAMA, PHI, HARMONY])
+GRAMMARS = st.sampled_from([HERMES, MISTRAL, LLAMA, PHI, HARMONY, ELEMENTS, PAIRS, TERMS])
 CUTS = st.lists(st.integers(0, 200), max_size=12)
 transcripts = pytest.mark.parametrize("transcript", TRANSCRIPTS.values(), ids=TRANSCRIPTS)
 
@@ -170,3 +187,99 @@ def test_a_prefilled_answer_goes_on_where_the_prompt_ended() -> None:
     assert HARMONY.after("<|start|>user<|message|>So?<|end|>", tools=TOOLS).opening == ""
     assert HERMES.after("<|im_start|>assistant\n<think>\n", tools=TOOLS).starts_in_thinking
     assert not HERMES.after("<think>\n\n</think>\n\n", tools=TOOLS).starts_in_thinking
+
+
+def announced(grammar: OutputGrammar, written: str) -> tuple[str, list[type]]:
+    """What a cut answer shows: its text, and the events of calls, whole and letter by letter the same."""
+    shown = []
+    for pieces in ([written], list(written)):
+        said = Play(grammar, pieces, is_cut=True)
+        calls = [type(event) for event in said.events if isinstance(event, ToolCallStarted | ToolCallFinished)]
+        shown.append((said.text, calls))
+        assert said.calls == []
+    assert shown[0] == shown[1]
+    return shown[0]
+
+
+CUT = {
+    "not yet announced": (HERMES, 'So\n<tool_call>\n{"name": "wea', []),
+    "announced": (HERMES, 'So\n<tool_call>\n{"name": "weather", "arguments": {"city": "Pa', [ToolCallStarted]),
+    "in a list": (MISTRAL, 'So[TOOL_CALLS][{"name": "weather", "arguments": {"a', [ToolCallStarted]),
+    "elements": (ELEMENTS, "So\n<tool_call>\n<function=weather>\n<parameter=city>\nPa", [ToolCallStarted]),
+    "pairs": (PAIRS, "So\n<tool_call>wea", []),
+    "terms": (TERMS, 'So<|tool_call>call:weather{city:<|"|>P', [ToolCallStarted]),
+    "only the opener": (HERMES, "So\n<tool_call>\n", []),
+    "a channel": (
+        HARMONY,
+        "<|channel|>final<|message|>So<|end|><|start|>assistant<|channel|>commentary to=functions.a<|message|>{",
+        [ToolCallStarted],
+    ),
+}
+
+
+@pytest.mark.parametrize(("grammar", "written", "calls"), CUT.values(), ids=CUT)
+def test_a_call_that_the_token_limit_cut_is_left_out(grammar: OutputGrammar, written: str, calls: list[type]) -> None:
+    """It is no mistake of the model's, so it is not shown as text: it stays unfinished, or was never announced."""
+    assert announced(grammar, written) == ("So", calls)
+
+
+SCRAPS = (*'<>/{}[]"\\:,|\n\té\U0001f600a ', "</tool_call>", "<tool_call>", "</think>", "</arg_value", "</parameter")
+TEXTS = st.lists(st.sampled_from(SCRAPS), max_size=12).map("".join)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=3), CUTS)
+def test_any_argument_comes_back_from_the_plain_format(arguments: dict[str, object], cuts: list[int]) -> None:
+    """Whatever it holds: the closer, quotes, braces, line breaks, any character."""
+    written = f"So\n{call_text('weather', arguments)}\n{call_text('b', {})}"
+    said = Play(HERMES, pieces(written, cuts))
+    assert (said.text, said.calls) == ("So", [("weather", arguments), ("b", {})])
+
+
+@given(TEXTS, st.integers(), CUTS)
+def test_any_string_comes_back_from_elements_and_pairs(text: str, number: int, cuts: list[int]) -> None:
+    """Strings as they are, all else as JSON, however they are cut."""
+    inner = f"<function=weather>\n<parameter=city>\n{text}\n</parameter>\n<parameter=days>\n{number}\n</parameter>"
+    pairs = f"<arg_key>city</arg_key>\n<arg_value>{text}</arg_value>\n<arg_key>days</arg_key>"
+    meant = [("weather", {"city": text, "days": number})]
+    elements = f"<tool_call>\n{inner}\n</function>\n</tool_call>"
+    assert Play(ELEMENTS, pieces(elements, cuts)).calls == meant
+    assert (
+        Play(PAIRS, pieces(f"<tool_call>weather\n{pairs}<arg_value>{number}</arg_value>\n</tool_call>", cuts)).calls
+        == meant
+    )
+
+
+@given(TEXTS, CUTS)
+def test_any_string_without_its_mark_comes_back_from_terms(text: str, cuts: list[int]) -> None:
+    """Nothing else is special in it."""
+    written = f'<|tool_call>call:weather{{city:<|"|>{text}<|"|>,days:-3}}<tool_call|>'
+    assert Play(TERMS, pieces(written, cuts)).calls == [("weather", {"city": text, "days": -3})]
+
+
+def test_strings_of_elements_are_handed_on_while_they_are_written() -> None:
+    """As JSON, piece by piece; only what may be the closer waits."""
+    parser = OutputParser(ELEMENTS, new_call_id=lambda: "x")
+    parser.feed("<tool_call>\n<function=weather>\n<parameter=city>\n")
+    assert parser.feed('a "b') == [ToolCallDelta("x", 'a \\"b')]
+    assert parser.feed("\n") == []
+    assert parser.feed("c</para") == [ToolCallDelta("x", "\\nc")]
+    assert parser.feed("meter>") == []
+
+
+def test_a_call_inside_thinking_stays_thinking() -> None:
+    """The model only thinks about it."""
+    said = Play(HERMES, '<think>I could <tool_call>{"name": "a"}</tool_call></think>No.')
+    assert (said.thinking, said.text, said.calls) == ('I could <tool_call>{"name": "a"}</tool_call>', "No.", [])
+
+
+def test_a_name_that_no_tool_has_makes_no_call() -> None:
+    """JSON that an answer begins with is an answer."""
+    for grammar in (LLAMA, MISTRAL):
+        written = f'{grammar.calls[-1].opener}{{"name": "Bob", "parameters": {{"age": 3}}}}'
+        said = Play(grammar.after("", tools=TOOLS), [written])
+        assert (said.text, said.calls) == (written, [])

@@ -143,8 +143,8 @@ class ObjectReader:
         self._key, self._step = value, "colon" if is_known and not is_repeated else "broken"
 
     def _take_name(self, value: object) -> None:
-        if isinstance(value, str) and _NAME.fullmatch(value):
-            self._name = value
+        self._name = self._emitter.known_name(value) if isinstance(value, str) and _NAME.fullmatch(value) else ""
+        if self._name:
             self._call()
         else:
             self._step = "broken"
@@ -200,10 +200,15 @@ class BodyReader:
             self._look_back()
         return at
 
-    def flush(self) -> None:
+    def flush(self, rest: str, *, is_cut: bool) -> None:
         """The text is over: an unfinished call becomes text, unfinished markup behind a finished one does not."""
+        assert not rest, "this reader leaves nothing"
         is_between = self._reader is None and self._has_call and self._place != "name"
-        if not (self.is_over or is_between or (self._reader is not None and self._is_counted)):
+        if self.is_over or is_between or (self._reader is not None and self._is_counted):
+            return
+        if is_cut:
+            self._emitter.cut_call()
+        else:
             self._break()
 
     def _step(self, text: str, at: int) -> int:
@@ -246,7 +251,9 @@ class BodyReader:
         mark = self._syntax.arguments_mark
         named = _BARE_NAME.fullmatch(self._name.removesuffix(mark))
         if named is not None and self._name.endswith(mark):
-            self._reader, self._is_counted = ArgumentsReader(self._emitter, named[1]), False
+            name = self._emitter.known_name(named[1])
+            self._is_broken = not name
+            self._reader, self._is_counted = ArgumentsReader(self._emitter, name) if name else None, False
         else:
             is_name = _NAME.fullmatch(self._name.partition("[")[0]) is not None
             self._is_broken = not is_name or len(self._name) > _MOST_NAME_CHARACTERS

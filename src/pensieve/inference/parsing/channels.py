@@ -48,12 +48,15 @@ class ChannelParser:
         while self._pending and self._step():
             pass
 
-    def flush(self) -> None:
-        """The text is over. A call with whole arguments is complete without its end marker."""
+    def flush(self, *, is_cut: bool) -> None:
+        """The text is over; `is_cut`: not by itself. A call with whole arguments is complete without its end marker."""
         pending, self._pending = self._pending, ""
         if self._place != "header":
             self._take(pending)
-            self._end(is_cut=True)
+            if self._place == "call" and is_cut:
+                self._emitter.cut_call()
+            else:
+                self._end(is_cut=True)
         elif CHANNEL in self._header:
             self._lose_header()
 
@@ -116,8 +119,9 @@ class ChannelParser:
         self._recipient = recipients[-1] if recipients else ""
         function = _FUNCTION.fullmatch(self._recipient)
         self._written = [f"{_TO}{self._recipient} "]
-        if function is not None and self._reads_calls:
-            self._place, self._arguments = "call", ArgumentsReader(self._emitter, function[1])
+        name = self._emitter.known_name(function[1]) if function is not None and self._reads_calls else ""
+        if name:
+            self._place, self._arguments = "call", ArgumentsReader(self._emitter, name)
         else:
             self._place = "thinking" if names and names[-1] == "analysis" and not recipients else "text"
             if recipients:

@@ -5,7 +5,7 @@ Stop strings are looked for in the visible answer only: not in thinking, not ins
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from pensieve.generation import (
     GenerationEvent,
@@ -17,12 +17,15 @@ from pensieve.generation import (
     ToolCallStarted,
 )
 from pensieve.inference.parsing.stops import StopMatcher
+from pensieve.messages import ToolSpec
 
 
 class Emitter:
     """Collects events until they are taken. After a stop string nothing more is said."""
 
-    def __init__(self, new_call_id: Callable[[], str], stop: tuple[str, ...]) -> None:
+    def __init__(self, new_call_id: Callable[[], str], stop: tuple[str, ...], tools: Sequence[ToolSpec] = ()) -> None:
+        self.tools = tools
+        """What can be called; empty: anything."""
         self._new_call_id = new_call_id
         self._stops = StopMatcher(stop)
         self._events: list[GenerationEvent] = []
@@ -62,6 +65,13 @@ class Emitter:
             self._events.append(ThinkingFinished())
         self._is_thinking = False
 
+    def known_name(self, name: str) -> str:
+        """The name of the tool that is meant; "" if there is none. Case and punctuation may differ, if one is meant."""
+        if not self.tools or any(tool.name == name for tool in self.tools):
+            return name
+        similar = [tool.name for tool in self.tools if _plain(tool.name) == _plain(name)]
+        return similar[0] if len(similar) == 1 else ""
+
     def start_call(self, name: str) -> None:
         """A call of this tool begins."""
         self._interrupt()
@@ -86,6 +96,10 @@ class Emitter:
         self._call_id = ""
         self.say(written)
 
+    def cut_call(self) -> None:
+        """The answer was cut in the open call: it stays unfinished, and nothing more is said."""
+        self._call_id = ""
+
     def flush(self) -> None:
         """The text is over: what might have become a stop string did not."""
         self._interrupt()
@@ -102,3 +116,7 @@ class Emitter:
             self._events[-1] = TextDelta(last.text + text)
         else:
             self._events.append(TextDelta(text))
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).casefold()

@@ -8,9 +8,12 @@ from __future__ import annotations
 import msgspec
 
 from pensieve.inference.parsing.grammar import (
+    ARGUMENT_PAIRS,
     BARE_JSON,
+    CALL_TERMS,
     CHANNEL,
     CHANNELS,
+    FUNCTION_ELEMENTS,
     MESSAGE,
     PYTHON_TAG,
     THINK_BRACKETS,
@@ -28,9 +31,6 @@ from pensieve.prompts.template import ChatTemplate
 
 _CHANNEL_ARCHITECTURES = frozenset({"gpt_oss", "gpt-oss"})
 """Trained on channels alone, so that they use them without a template too."""
-
-_XML_ARGUMENTS = ("<function=", "<arg_key>")
-"""Arguments as tags: their types stand in the tools' schemas alone, so these calls stay text."""
 
 
 class Dialect(msgspec.Struct, frozen=True):
@@ -69,9 +69,14 @@ def _thinking(template: str) -> Span | None:
 
 
 def _calls(template: str) -> tuple[CallSyntax, ...]:
+    if CALL_TERMS.opener in template and CALL_TERMS.closer in template:
+        return (CALL_TERMS,)
     if TOOL_CALL_TAGS.opener in template:
-        is_json = "arguments" in template and not any(mark in template for mark in _XML_ARGUMENTS)
-        return (TOOL_CALL_TAGS,) if is_json else ()
+        if "<function=" in template and "<parameter=" in template:
+            return (FUNCTION_ELEMENTS,)
+        if "<arg_key>" in template and "<arg_value>" in template:
+            return (ARGUMENT_PAIRS,)
+        return (TOOL_CALL_TAGS,) if "arguments" in template else ()
     if TOOL_CALLS_BRACKETS.opener in template:
         return (TOOL_CALLS_BRACKETS,)
     if TOOL_CALL_PIPES.opener in template or "<|/tool|>" in template:

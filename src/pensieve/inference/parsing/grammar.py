@@ -23,7 +23,11 @@ class Span(msgspec.Struct, frozen=True):
 class CallSyntax(msgspec.Struct, frozen=True):
     """One way of writing tool calls.
 
-    The body is `{"name": ..., "arguments": {...}}`, a list of those, or `name[ARGS]{...}`: what it begins with tells.
+    A body of form `json` is `{"name": ..., "arguments": {...}}`, a list of those, or `name[ARGS]{...}`: what it begins
+    with tells. `elements` is `<function=NAME><parameter=KEY>VALUE</parameter></function>`, with a line break on either
+    side of the value; `pairs` is `NAME<arg_key>KEY</arg_key><arg_value>VALUE</arg_value>`: in both, the types of values
+    stand in the tool's schema alone, strings as they are, all else as JSON. `terms` is
+    `call:NAME{KEY:<|"|>TEXT<|"|>,KEY:3}`.
     """
 
     opener: str
@@ -33,6 +37,7 @@ class CallSyntax(msgspec.Struct, frozen=True):
     """Stands between a bare name and its arguments; empty: names only stand inside the JSON."""
     separator: str = ""
     """May stand between two calls of one body."""
+    form: Literal["json", "elements", "pairs", "terms"] = "json"
 
 
 class OutputGrammar(msgspec.Struct, frozen=True):
@@ -44,6 +49,8 @@ class OutputGrammar(msgspec.Struct, frozen=True):
     calls: tuple[CallSyntax, ...] = ()
     reads_calls: bool = True
     """Without tools on offer, what looks like a call is text."""
+    tools: tuple[ToolSpec, ...] = ()
+    """What can be called, once `after` has told; empty: anything."""
     opening: str = ""
     """What the prompt already wrote of the answer's own markup."""
 
@@ -55,7 +62,8 @@ class OutputGrammar(msgspec.Struct, frozen=True):
     def after(self, ending: str, *, tools: Sequence[ToolSpec]) -> OutputGrammar:
         """The grammar of an answer to the rendered prompt that ends so, with these tools on offer."""
         calls = self.calls if tools else ()
-        return msgspec.structs.replace(self, opening=self._opening(ending), calls=calls, reads_calls=bool(tools))
+        opening, reads_calls = self._opening(ending), bool(tools)
+        return msgspec.structs.replace(self, opening=opening, calls=calls, reads_calls=reads_calls, tools=tuple(tools))
 
     def _opening(self, prompt: str) -> str:
         if self.style == "channels":
@@ -80,6 +88,9 @@ THINK_BRACKETS = Span("[THINK]", "[/THINK]")
 THOUGHT_CHANNEL = Span("<|channel>thought\n", "<channel|>")
 
 TOOL_CALL_TAGS = CallSyntax("<tool_call>", "</tool_call>")
+FUNCTION_ELEMENTS = CallSyntax("<tool_call>", "</tool_call>", form="elements")
+ARGUMENT_PAIRS = CallSyntax("<tool_call>", "</tool_call>", form="pairs")
+CALL_TERMS = CallSyntax("<|tool_call>", "<tool_call|>", form="terms")
 TOOL_CALLS_BRACKETS = CallSyntax("[TOOL_CALLS]", arguments_mark="[ARGS]")
 TOOL_CALL_PIPES = CallSyntax("<|tool_call|>", "<|/tool_call|>")
 PYTHON_TAG = CallSyntax("<|python_tag|>", separator=";")

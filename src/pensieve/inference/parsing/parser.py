@@ -33,7 +33,7 @@ class OutputParser:
         self, grammar: OutputGrammar, *, new_call_id: Callable[[], str] = new_call_id, stop: tuple[str, ...] = ()
     ) -> None:
         """`grammar` as its `after` gives it for this prompt; `new_call_id` gives each call an id of its own."""
-        self._emitter = Emitter(new_call_id, stop)
+        self._emitter = Emitter(new_call_id, stop, grammar.tools)
         parser = ChannelParser if grammar.style == "channels" else TagParser
         self._parser = parser(grammar, self._emitter)
         self._parser.feed(grammar.opening)
@@ -57,9 +57,13 @@ class OutputParser:
             self._parser.feed(text)
         return self._emitter.take()
 
-    def flush(self) -> list[GenerationEvent]:
-        """The events of what was held back; call it once, when the model has ended."""
+    def flush(self, *, is_cut: bool = False) -> list[GenerationEvent]:
+        """The events of what was held back; call it once, when the model has ended.
+
+        `is_cut`: it did not end by itself, so a call in the middle is no mistake of the model's: it stays unfinished
+        if it was announced, and is left out if not, where else it would be shown as the text it is.
+        """
         if self.matched_stop is None:
-            self._parser.flush()
+            self._parser.flush(is_cut=is_cut)
             self._emitter.flush()
         return self._emitter.take()

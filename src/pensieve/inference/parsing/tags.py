@@ -6,12 +6,22 @@ thinking and in front of calls belongs to the markup.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pensieve.inference.parsing.calls import BodyReader
+from pensieve.inference.parsing.elements import ElementsReader
 from pensieve.inference.parsing.emitter import Emitter
 from pensieve.inference.parsing.grammar import CallSyntax, OutputGrammar
 from pensieve.inference.parsing.spans import first_marker, held_length
+from pensieve.inference.parsing.terms import TermsReader
+
+_Reader = BodyReader | ElementsReader | TermsReader
+_READERS: Final[dict[str, type[BodyReader] | type[ElementsReader] | type[TermsReader]]] = {
+    "json": BodyReader,
+    "elements": ElementsReader,
+    "pairs": ElementsReader,
+    "terms": TermsReader,
+}
 
 
 class TagParser:
@@ -24,9 +34,11 @@ class TagParser:
         self._bare = next((syntax for syntax in grammar.calls if not syntax.opener), None)
         self._place: Literal["front", "text", "thinking", "call"] = "front"
         self._pending = ""
+        self._entered: tuple[CallSyntax, str] | None = None
+        """Of the call that was begun: its syntax, and the white space in front."""
         self._follows_markup = False
         self._has_thought = False
-        self._body: BodyReader | None = None
+        self._body: _Reader | None = None
 
     def feed(self, text: str) -> None:
         """Take more text."""
@@ -34,14 +46,15 @@ class TagParser:
         while self._pending and self._step():
             pass
 
-    def flush(self) -> None:
-        """The text is over."""
+    def flush(self, *, is_cut: bool) -> None:
+        """The text is over; `is_cut`: not by itself."""
         pending, self._pending = self._pending, ""
         match self._place:
             case "thinking":
                 self._think_aloud(pending.rstrip())
-            case "call" if self._body is not None:
-                self._body.flush()
+            case "call":
+                body = self._body or self._reader(pending)
+                body.flush(pending[body.take(pending, 0) :], is_cut=is_cut)
             case "front" if self._follows_markup and not pending.strip():
                 pass
             case _:
@@ -56,7 +69,13 @@ class TagParser:
                 return self._text()
             case "thinking":
                 return self._think()
-        assert self._body is not None, "a call has a body"
+        return self._call()
+
+    def _call(self) -> bool:
+        if self._body is None:
+            if not self._pending.strip():
+                return False
+            self._body = self._reader(self._pending)
         self._pending = self._pending[self._body.take(self._pending, 0) :]
         if self._body.is_over:
             self._place = "text" if self._body.is_text else "front"
@@ -130,4 +149,11 @@ class TagParser:
 
     def _enter_call(self, syntax: CallSyntax, space: str, rest: str) -> None:
         self._place, self._pending = "call", rest
-        self._body = BodyReader(self._emitter, syntax, before=space)
+        self._body, self._entered = None, (syntax, space)
+
+    def _reader(self, begun: str) -> _Reader:
+        """JSON is understood in every family: some models fall back to it, and forced calls are written in it."""
+        assert self._entered is not None, "a call was begun"
+        syntax, space = self._entered
+        is_json = syntax.form == "json" or begun.lstrip()[:1] in {"{", "["}
+        return _READERS["json" if is_json else syntax.form](self._emitter, syntax, before=space)
