@@ -16,6 +16,7 @@ from pensieve.inference.scripted import Script, ScriptedBackend
 from pensieve.server.address import bind, url_of
 from pensieve.server.app import create_app
 from pensieve.server.ledger import Ledger
+from pensieve.server.media import Fetches
 from pensieve.server.run import Server
 from pensieve.wire.sse import SseDecoder, SseEvent
 
@@ -77,13 +78,15 @@ def names(response: httpx.Response) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(script: Script | None = None, **settings: Any) -> AsyncIterator[Live]:
+async def serving(
+    script: Script | None = None, *, fetcher: Fetches | None = None, **settings: Any
+) -> AsyncIterator[Live]:
     """A server for a script, with these settings; it has ended when the block is left."""
     script = script or Script.saying("one two three")
     backend = ScriptedBackend(script)
     wanted = ServerSettings(port=0, **settings)
     listener = await asyncio.to_thread(bind, wanted, NO_FOLDERS)
-    app = create_app(Router(script.spec, lambda _spec: backend), wanted, version="1.2.3")
+    app = create_app(Router(script.spec, lambda _spec: backend), wanted, version="1.2.3", fetcher=fetcher)
     listening = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -145,6 +145,42 @@ async def test_message_threads_are_refused_in_the_words_sdks_know(live: Live) ->
     assert details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 
 
+SEARCH = {"type": "web_search_20250305", "name": "web_search"}
+
+
+async def test_a_forced_server_tool_is_answered_without_a_model(live: Live) -> None:
+    """Agents ask for a web search in a request of its own: it is unavailable, and their session goes on."""
+    response = await live.ask(tools=[SEARCH], tool_choice={"type": "tool", "name": "web_search"})
+    use, result, text = response.json()["content"]
+    assert (response.status_code, use["type"], text["type"]) == (200, "server_tool_use", "text")
+    assert result["content"] == {"type": "web_search_tool_result_error", "error_code": "unavailable"}
+    assert result["tool_use_id"] == use["id"]
+    assert live.backend.counts.accepted == 0
+
+
+async def test_a_forced_server_tool_is_answered_as_a_stream_too(live: Live) -> None:
+    """Whole, from start to stop."""
+    response = await live.ask(tools=[SEARCH], tool_choice={"type": "any"}, stream=True)
+    starts = [msgspec.json.decode(frame.data) for frame in frames(response) if frame.event == "content_block_start"]
+    kinds = [start["content_block"]["type"] for start in starts]
+    assert kinds == ["server_tool_use", "web_search_tool_result", "text"]
+    assert (names(response)[0], names(response)[-1]) == ("message_start", "message_stop")
+
+
+async def test_a_server_tool_that_is_not_forced_is_not_offered(live: Live) -> None:
+    """The model never hears of it."""
+    assert (await live.ask(tools=[SEARCH])).json()["content"] == [{"type": "text", "text": "one two three"}]
+    assert live.backend.requests[-1].tools == ()
+
+
+async def test_helpers_of_a_session_have_a_key_of_their_own(live: Live) -> None:
+    """Their prompts are others than the session's."""
+    for headers in ({}, {"x-claude-code-agent-id": "a1"}):
+        own = {"x-claude-code-session-id": "s1"} | headers
+        await live.client.post("/v1/messages", json=body(), headers=own)
+    assert [request.affinity_key for request in live.backend.requests] == ["s1", "s1/a1"]
+
+
 @pytest.mark.parametrize("is_stream", [False, True])
 async def test_a_prompt_over_the_context_keeps_its_status(is_stream: bool) -> None:
     """Agents read both numbers out of the sentence and compact."""
@@ -171,6 +207,16 @@ async def test_a_failure_says_whether_to_try_again(
         response = await live.ask()
     assert (response.status_code, response.json()["error"]["type"]) == (status, kind)
     assert (response.headers["x-should-retry"], response.headers.get("retry-after")) == headers
+
+
+async def test_a_full_server_says_when_a_place_frees_up_by_its_own_measure() -> None:
+    """Not by the engine's guess, once an answer has ended."""
+    busy = Turn(steps=(Fail("Overloaded", {"problem": "busy", "retry_after_seconds": 50.0}),), contains="busy")
+    async with serving(Script(turns=(busy, Turn(steps=(Say("x"),))))) as live:
+        guessed = await live.ask("busy")
+        await live.ask()
+        measured = [(await live.ask("busy")).headers["retry-after"] for _ in range(2)]
+    assert (guessed.headers["retry-after"], measured) == ("50", ["1", "1"])
 
 
 async def test_unknown_fields_are_logged_once_by_name(live: Live, caplog: pytest.LogCaptureFixture) -> None:

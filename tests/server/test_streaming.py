@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from live_server import Live, body, frames, names, serving
-from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Turn
+from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Think, Turn
 from pensieve.server.streaming import OPENING_SECONDS
 
 FOREVER = 3600
@@ -53,11 +53,26 @@ async def test_words_without_gaps_need_no_pings(live: Live) -> None:
     assert names(await live.ask(stream=True)).count("ping") == 1
 
 
+async def test_pings_fill_thinking_that_is_not_shown_and_arguments_that_take_long() -> None:
+    """What is not written is no sign of life, however much the model says."""
+    thinking = Turn(steps=(Think("so " * 20), Say("x")), chunk_delay_seconds=0.01, contains="think")
+    calling = Turn(steps=(Call("look", {"at": "x" * 40}),), chunk_delay_seconds=0.15, contains="call")
+    hidden = {"type": "adaptive", "display": "omitted"}
+    async with serving(Script(turns=(thinking, calling)), ping_seconds=0.05) as live:
+        silent = names(await live.ask("think", stream=True, thinking=hidden))
+        slow = names(await live.ask("call", stream=True))
+    start = silent.index("content_block_start")
+    assert silent[start + 1 : start + 3] == ["ping", "ping"]
+    assert "ping" in slow[slow.index("content_block_delta") : slow.index("content_block_stop")]
+
+
 @pytest.mark.parametrize(
     ("fail", "kind"),
     [
         (Fail("Overloaded", {"problem": "busy"}), "overloaded_error"),
-        (Fail("WorkerCrashed", {"model": "m", "exit_status": "signal 9"}), "api_error"),
+        (Fail("WorkerCrashed", {"model": "m", "exit_status": "signal 9"}), "overloaded_error"),
+        (Fail("BackendFailure", {"problem": "broken"}), "api_error"),
+        (Fail("ContextOverflow", {"prompt_tokens": 9, "limit_tokens": 8}), "invalid_request_error"),
     ],
 )
 async def test_an_error_after_the_start_is_the_last_frame(fail: Fail, kind: str) -> None:
@@ -91,10 +106,11 @@ QUEUED = script(Say("one"), delay_before_start_seconds=FOREVER)
 PREFILLING = script(Progress(1), Delay(FOREVER))
 DECODING = script(Say("one two three"), Delay(FOREVER))
 CALLING = script(Call("Read", {"path": "/x"}), Delay(FOREVER))
+THINKING = script(Think("hm"), Delay(FOREVER))
 
 
 @pytest.mark.parametrize("is_stream", [False, True])
-@pytest.mark.parametrize("slow", [QUEUED, PREFILLING, DECODING, CALLING])
+@pytest.mark.parametrize("slow", [QUEUED, PREFILLING, DECODING, CALLING, THINKING])
 async def test_a_client_that_leaves_ends_the_work(
     slow: Script, is_stream: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -51,6 +51,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Well below what a frame to the worker may have."""
     ping_seconds: Annotated[float, Meta(ge=0.05, le=60.0)] = 5.0
     """Longest silence of an open stream."""
+    allow_image_urls: Literal["on", "off"] = "off"
+    """Whether images and documents that a request names by address are fetched, from public addresses only."""
+    keep_prompt_text: Literal["on", "off"] = "off"
+    """Whether the words of the last prompts stay in memory, for `pensieve doctor cache --text`."""
 
     def __repr__(self) -> str:
         shown = msgspec.structs.asdict(self)

@@ -13,26 +13,32 @@ from pensieve.config.settings import ServerSettings
 from pensieve.errors import MethodNotAllowed, NotFound
 from pensieve.inference.router import Router
 from pensieve.server.body import BodyLimit
-from pensieve.server.endpoints import CountTokens, Health, Hello, Messages, Models, OneModel, OpenApi
+from pensieve.server.cache_log import CacheLog
+from pensieve.server.endpoints import Cache, CountTokens, Health, Hello, Messages, Models, OneModel, OpenApi, Shared
 from pensieve.server.guards import HostGuard, KeyGuard, OriginGuard
 from pensieve.server.ledger import Ledger
+from pensieve.server.media import Fetches, FetchesNothing, MediaLoader
 from pensieve.server.middleware import ErrorResponses, RequestLog
+from pensieve.server.remote_media import RemoteMedia
 
 
-def create_app(router: Router, settings: ServerSettings, *, version: str) -> Starlette:
-    """The application over a router; its ledger is `app.state.ledger`."""
+def create_app(router: Router, settings: ServerSettings, *, version: str, fetcher: Fetches | None = None) -> Starlette:
+    """The application over a router; its ledger is `app.state.ledger`. `fetcher` stands in for the settings' own."""
     ledger = Ledger()
-    shared = (router, settings, ledger, version)
+    fetcher = fetcher or (RemoteMedia() if settings.allow_image_urls == "on" else FetchesNothing())
+    cache_log = CacheLog(keeps_text=settings.keep_prompt_text == "on")
+    shared = Shared(router, settings, ledger, MediaLoader(fetcher), cache_log, version)
     app = Starlette(
         routes=[
-            Route("/v1/messages", Messages(*shared), methods=["POST"]),
-            Route("/v1/messages/count_tokens", CountTokens(*shared), methods=["POST"]),
-            Route("/v1/models", Models(*shared), methods=["GET"]),
-            Route("/v1/models/{id:path}", OneModel(*shared), methods=["GET"]),
-            Route("/health", Health(*shared), methods=["GET"]),
-            Route("/openapi.json", OpenApi(*shared), methods=["GET"]),
-            Route("/", Hello(*shared), methods=["GET"]),
-            Route("/api/hello", Hello(*shared), methods=["GET"]),
+            Route("/v1/messages", Messages(shared), methods=["POST"]),
+            Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
+            Route("/v1/models", Models(shared), methods=["GET"]),
+            Route("/v1/models/{id:path}", OneModel(shared), methods=["GET"]),
+            Route("/v1/pensieve/cache", Cache(shared), methods=["GET"]),
+            Route("/health", Health(shared), methods=["GET"]),
+            Route("/openapi.json", OpenApi(shared), methods=["GET"]),
+            Route("/", Hello(shared), methods=["GET"]),
+            Route("/api/hello", Hello(shared), methods=["GET"]),
         ],
         middleware=[
             Middleware(RequestLog, ledger),

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import NamedTuple
 
+import msgspec
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -14,14 +17,18 @@ from pensieve.config.settings import ServerSettings
 from pensieve.devices.levels import level_of
 from pensieve.devices.memory import read_memory
 from pensieve.errors import ModelNotFound, PensieveError
+from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.router import Router
 from pensieve.messages import Json
 from pensieve.models.spec import ModelSpec
+from pensieve.server.cache_log import CacheLog, Watch
 from pensieve.server.envelope import send_json
 from pensieve.server.feed import Feed
 from pensieve.server.ledger import Ledger, record_of
+from pensieve.server.media import MediaLoader, num_addresses
 from pensieve.server.openapi import describe
-from pensieve.server.streaming import send_stream, send_whole
+from pensieve.server.prompt_marks import PromptMarks, mark_prompt
+from pensieve.server.streaming import send_stream, send_unavailable, send_whole
 from pensieve.wire.anthropic.models import encode_model, encode_models
 from pensieve.wire.anthropic.requests import DecodedRequest, decode_count_request, decode_request
 from pensieve.wire.anthropic.responses import EventEncoder
@@ -31,16 +38,38 @@ LARGE_BODY_BYTES = 256 * 1024
 LIMITS_SECONDS = 1.0
 """How long /health waits for a backend to say what it can take."""
 SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
+AGENT_HEADER = "x-claude-code-agent-id"
+"""Helpers of one session have prompts of their own."""
+
+
+class Shared(NamedTuple):
+    """What the routes share."""
+
+    router: Router
+    settings: ServerSettings
+    ledger: Ledger
+    media: MediaLoader
+    cache_log: CacheLog
+    version: str
 
 
 class Endpoint:
     """What every route needs; each subclass is one ASGI application."""
 
-    def __init__(self, router: Router, settings: ServerSettings, ledger: Ledger, version: str) -> None:
-        self.router = router
-        self.settings = settings
-        self.ledger = ledger
-        self.version = version
+    def __init__(self, shared: Shared) -> None:
+        self.router = shared.router
+        self.settings = shared.settings
+        self.ledger = shared.ledger
+        self.media = shared.media
+        self.cache_log = shared.cache_log
+        self.version = shared.version
+
+    async def loaded(self, decoded: DecodedRequest) -> GenerationRequest:
+        """The request with what it names by address."""
+        if not num_addresses(decoded.request):
+            return decoded.request
+        limits = await self.router.limits(decoded.request.model)
+        return await self.media.load(decoded.request, decoded.positions, sees_images="images" in limits.capabilities)
 
 
 class Messages(Endpoint):
@@ -50,19 +79,44 @@ class Messages(Endpoint):
         """Answer one request, streamed or whole; a client that leaves ends the work."""
         record = record_of(scope)
         request = Request(scope, receive)
-        session = next((value for name in SESSION_HEADERS if (value := request.headers.get(name))), "")
+        session = _session(request)
         body = await request.body()
         decoded = await _decoded(
             body, lambda: decode_request(body, request_id=record.id, affinity_key=session), self.ledger
         )
         record.model = self.router.resolve(decoded.request.model).name
         message_id = f"msg_{uuid.uuid4().hex[:24]}"
-        events = self.router.generate(decoded.request)
-        async with Feed(events, receive, record, self.ledger, self.settings.ping_seconds) as feed:
+        if decoded.forced is not None:
+            await send_unavailable(decoded.forced, message_id, record, send, is_stream=decoded.is_stream)
+            return
+        marks = await self._marks(decoded, record.model, len(body))
+        watch = record.observer = Watch(self.cache_log, marks, record.id, message_id, session)
+        manner = decoded.manner
+        encoder = EventEncoder(
+            message_id,
+            record.model,
+            request_id=record.id,
+            manner=manner,
+            diagnose=lambda _started: watch.diagnostics(manner.previous_message_id),
+        )
+        async with Feed(self._answer(decoded), receive, record, self.ledger, self.settings.ping_seconds) as feed:
             if decoded.is_stream:
-                await send_stream(feed, EventEncoder(message_id, record.model, request_id=record.id), record, send)
+                await send_stream(feed, encoder, record, send)
             else:
-                await send_whole(feed, message_id, record, send)
+                await send_whole(feed, encoder, send)
+
+    async def _answer(self, decoded: DecodedRequest) -> AsyncGenerator[GenerationEvent, None]:
+        request = await self.loaded(decoded)
+        async with aclosing(self.router.generate(request)) as events:
+            async for event in events:
+                yield event
+
+    async def _marks(self, decoded: DecodedRequest, model: str, body_bytes: int) -> PromptMarks:
+        def mark() -> PromptMarks:
+            keeps_text = self.settings.keep_prompt_text == "on"
+            return mark_prompt(decoded.request, decoded.positions, model=model, keeps_text=keeps_text)
+
+        return mark() if body_bytes < LARGE_BODY_BYTES else await asyncio.to_thread(mark)
 
 
 class CountTokens(Endpoint):
@@ -74,7 +128,17 @@ class CountTokens(Endpoint):
         body = await Request(scope, receive).body()
         decoded = await _decoded(body, lambda: decode_count_request(body, request_id=record.id), self.ledger)
         record.model = self.router.resolve(decoded.request.model).name
-        await send_json(send, {"input_tokens": await self.router.count_tokens(decoded.request)})
+        await send_json(send, {"input_tokens": await self.router.count_tokens(await self.loaded(decoded))})
+
+
+class Cache(Endpoint):
+    """`GET /v1/pensieve/cache`."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say what the prefix cache did for the last requests; `text=1` adds the words around the first differences."""
+        with_text = Request(scope, receive).query_params.get("text") == "1"
+        report = self.cache_log.report(with_text=with_text)
+        await send_json(send, msgspec.to_builtins(report))
 
 
 class Models(Endpoint):
@@ -148,6 +212,12 @@ class OpenApi(Endpoint):
         """Describe this API to programs."""
         del scope, receive
         await send_json(send, await asyncio.to_thread(describe, self.version))
+
+
+def _session(request: Request) -> str:
+    session = next((value for name in SESSION_HEADERS if (value := request.headers.get(name))), "")
+    agent = request.headers.get(AGENT_HEADER, "")
+    return f"{session}/{agent}"[:200] if agent else session[:200]
 
 
 async def _decoded(body: bytes, decode: Callable[[], DecodedRequest], ledger: Ledger) -> DecodedRequest:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from starlette.types import Receive
 
-from pensieve.errors import BackendFailure, PensieveError
+from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import Finished, GenerationEvent
 from pensieve.server.ledger import Ledger, RequestRecord
 from pensieve.server.middleware import as_error
@@ -41,6 +41,7 @@ class Feed:
         self._silence_seconds = silence_seconds
         self._loop = asyncio.get_running_loop()
         self._ready: list[GenerationEvent] = []
+        self._has_place = False
         self._has_ended = False
         self._wake = asyncio.Event()
         self._last_write_seconds = self._loop.time()
@@ -63,6 +64,8 @@ class Feed:
         self._reader.cancel()
         self._listener.cancel()
         await asyncio.wait([self._reader, self._listener])
+        if self._has_place:
+            self._ledger.drain.end(self._loop.time())
 
     @property
     def is_disconnected(self) -> bool:
@@ -110,6 +113,9 @@ class Feed:
         event: GenerationEvent | None = None
         async with aclosing(self._events) as events:
             async for event in events:
+                if not self._has_place:
+                    self._has_place = True
+                    self._ledger.drain.begin(self._loop.time())
                 self._ready.append(event)
                 self._wake.set()
         if not isinstance(event, Finished):
@@ -119,6 +125,8 @@ class Feed:
         raised = None if reader.cancelled() else reader.exception()
         if raised is not None and self.error is None:
             self.error = as_error(raised, self._record.id)
+            if isinstance(self.error, Overloaded):
+                self.error.retry_after_seconds = self._ledger.drain.turn_away(self.error.retry_after_seconds)
         self._has_ended = True
         self._wake.set()
 

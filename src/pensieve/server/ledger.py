@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from pensieve.errors import PensieveError
 from pensieve.generation import Finished, GenerationEvent, Started, Timings, Usage
+from pensieve.server.drain import DrainRate
 
 log = logging.getLogger("pensieve.server")
 
@@ -28,6 +29,13 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
 def printable(text: str, limit_characters: int = 200) -> str:
     """Text from outside, fit for one line of a log."""
     return _UNPRINTABLE.sub("?", text[:limit_characters])
+
+
+class Observer(Protocol):
+    """Looks on as an answer comes."""
+
+    def observe(self, event: GenerationEvent) -> None:
+        """Take one event in."""
 
 
 @dataclass
@@ -47,6 +55,7 @@ class RequestRecord:
     timings: Timings | None = None
     error_code: str = ""
     is_disconnected: bool = False
+    observer: Observer | None = None
 
     def observe(self, event: GenerationEvent) -> None:
         """Take the token counts out of the events that carry them."""
@@ -54,6 +63,8 @@ class RequestRecord:
             self.usage = Usage(event.prompt_tokens, event.cached_tokens)
         elif isinstance(event, Finished):
             self.usage, self.timings = event.usage, event.timings
+        if self.observer is not None:
+            self.observer.observe(event)
 
     def line(self) -> str:
         """The access log's line: no query string, no prompt text, no key."""
@@ -103,6 +114,7 @@ class Ledger:
         self.started_seconds = time.monotonic()
         self.live: set[Endable] = set()
         self.is_stopping = False
+        self.drain = DrainRate()
         self._counts = {"received": 0, "completed": 0, "failed": 0, "disconnected": 0}
         self._known_fields: set[str] = set()
 

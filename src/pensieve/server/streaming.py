@@ -11,7 +11,8 @@ from pensieve.generation import Answer, Collector, GenerationEvent
 from pensieve.server.envelope import send_json
 from pensieve.server.feed import Feed
 from pensieve.server.ledger import RequestRecord
-from pensieve.wire.anthropic.responses import EventEncoder, encode_answer
+from pensieve.wire.anthropic.responses import EventEncoder
+from pensieve.wire.anthropic.server_tools import ServerTool, encode_as_stream, encode_unavailable
 
 OPENING_SECONDS = 0.25
 """A refusal comes within milliseconds and keeps its HTTP status; longer than this, a reader of the stream would start
@@ -39,7 +40,7 @@ async def send_stream(feed: Feed, encoder: EventEncoder, record: RequestRecord, 
     await send({"type": "http.response.body", "body": _ending(feed.error, encoder, record)})
 
 
-async def send_whole(feed: Feed, message_id: str, record: RequestRecord, send: Send) -> None:
+async def send_whole(feed: Feed, encoder: EventEncoder, send: Send) -> None:
     """Send the answer in one piece; raises the error it ended with."""
     collector = Collector()
     while not feed.is_over:
@@ -53,7 +54,19 @@ async def send_whole(feed: Feed, message_id: str, record: RequestRecord, send: S
     finished = collector.finished
     assert finished is not None, "a feed without error ends in Finished"
     answer = Answer(collector.message, finished.reason, finished.usage, finished.stop_string)
-    await send_json(send, encode_answer(answer, message_id=message_id, model=record.model))
+    await send_json(send, encoder.whole(answer))
+
+
+async def send_unavailable(
+    tool: ServerTool, message_id: str, record: RequestRecord, send: Send, *, is_stream: bool
+) -> None:
+    """Send the answer to a request that insists on a tool which cannot run here."""
+    answer = encode_unavailable(tool, message_id=message_id, model=record.model)
+    if not is_stream:
+        await send_json(send, answer)
+        return
+    await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
+    await send({"type": "http.response.body", "body": encode_as_stream(answer)})
 
 
 def _encode(encoder: EventEncoder, events: Iterable[GenerationEvent]) -> bytes:

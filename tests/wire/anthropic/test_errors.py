@@ -64,9 +64,11 @@ def test_a_refused_thread_carries_the_details_that_sdks_read() -> None:
     assert details == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
 
 
-def test_a_crashed_worker_is_an_api_error() -> None:
-    """Our side's failures have one type."""
-    assert error_type(WorkerCrashed(model="m")) == "api_error"
+def test_a_crashed_worker_is_an_api_error_and_in_a_stream_a_reason_to_try_again() -> None:
+    """A whole answer has a header for that; in a stream an `api_error` would be asked again at once, and unstreamed."""
+    crashed, broken = WorkerCrashed(model="m"), BackendFailure("it broke")
+    assert (error_type(crashed), error_type(crashed, is_streamed=True)) == ("api_error", "overloaded_error")
+    assert error_type(broken, is_streamed=True) == "api_error"
 
 
 @pytest.mark.parametrize(

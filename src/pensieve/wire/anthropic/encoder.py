@@ -12,6 +12,7 @@ import msgspec
 
 from pensieve.errors import PensieveError
 from pensieve.generation import (
+    Answer,
     Finished,
     GenerationEvent,
     PromptProgress,
@@ -25,7 +26,7 @@ from pensieve.generation import (
     Usage,
 )
 from pensieve.messages import Json
-from pensieve.wire.anthropic.answers import encode_extras, encode_stop, encode_usage
+from pensieve.wire.anthropic.answers import encode_answer, encode_extras, encode_stop, encode_usage
 from pensieve.wire.anthropic.errors import encode_error
 from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.signature import MARK, sealed
@@ -90,13 +91,21 @@ class EventEncoder:
             case Finished():
                 return self._finish(event)
 
+    def whole(self, answer: Answer) -> dict[str, Json]:
+        """The same answer in one piece."""
+        started = Started(answer.usage.prompt_tokens, answer.usage.cached_tokens)
+        diagnostics = self._diagnose(started) if self._diagnose and self._manner.is_diagnosed else None
+        return encode_answer(
+            answer, message_id=self._message_id, model=self._model, manner=self._manner, diagnostics=diagnostics
+        )
+
     def ping(self) -> bytes:
         """A sign of life."""
         return _PING
 
     def error(self, error: PensieveError) -> bytes:
         """The last frame of a stream that failed."""
-        return encode_event("error", encode_error(error, self._request_id))
+        return encode_event("error", encode_error(error, self._request_id, is_streamed=True))
 
     def _text(self, kind: Literal["text", "thinking"], text: str) -> bytes:
         if not text:

@@ -54,14 +54,20 @@ class Envelope(msgspec.Struct, frozen=True):
     error: ErrorBody
 
 
-def error_type(error: PensieveError) -> str:
-    """The API's name for this kind of error."""
+def error_type(error: PensieveError, *, is_streamed: bool = False) -> str:
+    """The API's name for this kind of error.
+
+    Inside a stream the name is all that tells a client whether to try again: after an `api_error` some ask again at
+    once, and for a whole answer; after an `overloaded_error` they wait a little and ask for a stream.
+    """
+    if is_streamed and error.retryable:
+        return "overloaded_error"
     return _TYPES.get(error.status, "api_error")
 
 
-def encode_error(error: PensieveError, request_id: str) -> dict[str, Json]:
-    """The JSON body of an error."""
-    fields: dict[str, Json] = {"type": error_type(error), "message": str(error)}
+def encode_error(error: PensieveError, request_id: str, *, is_streamed: bool = False) -> dict[str, Json]:
+    """The JSON body of an error, or the data of the last event of a stream."""
+    fields: dict[str, Json] = {"type": error_type(error, is_streamed=is_streamed), "message": str(error)}
     if isinstance(error, InvalidRequest) and error.reason:
         fields["details"] = {"error_code": error.reason, "unsupported": [error.path]}
     return {"type": "error", "error": fields, "request_id": request_id}
