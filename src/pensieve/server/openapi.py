@@ -55,6 +55,8 @@ def _paths() -> dict[str, Json]:
     messages["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
     one_model = _operation("retrieveModel", "The model that answers for a name", _ref("Model"))
     name = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+    cached = _operation("cacheReport", "What the prefix cache did for the last requests", _ref("CacheReport"))
+    text = {"name": "text", "in": "query", "schema": {"enum": ["0", "1"]}}
     hello = _object(name="string", version="string", api="string", health="string")
     count = _operation("countTokens", "Count the tokens of a prompt", _object(input_tokens="integer"), "RequestBody")
     return {
@@ -62,6 +64,7 @@ def _paths() -> dict[str, Json]:
         "/v1/messages/count_tokens": {"post": count},
         "/v1/models": {"get": _operation("listModels", "All models, on one page", _ref("ModelPage"))},
         "/v1/models/{id}": {"get": one_model | {"parameters": [name]}},
+        "/v1/pensieve/cache": {"get": cached | {"parameters": [text]}},
         "/health": {"get": _operation("health", "How the server is", _ref("Health")) | {"security": []}},
         "/": {"get": _operation("hello", "That somebody is there", hello)},
         "/api/hello": {"get": _operation("helloAgain", "That somebody is there", hello)},
@@ -113,6 +116,7 @@ def _answers() -> dict[str, Json]:
         "Model": model,
         "ModelPage": _object(data={"type": "array", "items": _ref("Model")}, has_more="boolean"),
         "Health": _object(status="string", version="string", model="object", requests="object", memory="object"),
+        "CacheReport": _object(requests={"type": "array", "items": {"type": "object"}}, keeps_text="boolean"),
         "Message": {"allOf": [_ref("AnswerBody"), whole]},
     }
 
