@@ -9,6 +9,7 @@ from hypothesis import given
 
 from pensieve.errors import BackendFailure, Overloaded
 from pensieve.generation import (
+    Collector,
     Finished,
     GenerationEvent,
     Started,
@@ -204,3 +205,24 @@ def test_an_unknown_stop_reason_is_a_failure() -> None:
     """A new way to stop may mean that the answer is not whole."""
     with pytest.raises(BackendFailure, match="'tired'"):
         played(MESSAGE, END | {"delta": {"stop_reason": "tired"}})
+
+
+@pytest.mark.parametrize("behind", [[], [TextDelta("{")]], ids=["cut", "shown as text"])
+def test_a_call_that_came_to_nothing_is_closed_on_the_wire_and_no_call(behind: list[GenerationEvent]) -> None:
+    """Parser, encoder, decoder and collector agree: it was announced, and nobody is told to run it."""
+    events = [
+        Started(9, 4),
+        TextDelta("So"),
+        ToolCallStarted("c", "look"),
+        ToolCallDelta("c", '{"a": "b'),
+        *behind,
+        Finished("length", Usage(9, 4, 7)),
+    ]
+    stream = encoded(events)
+    assert stream.count(b"event: content_block_stop") == stream.count(b"event: content_block_start")
+    collector = Collector()
+    for event in decoded([stream]):
+        collector.add(event)
+    assert decoded([stream]) == events
+    assert collector.message.text == "So" + "".join(event.text for event in behind if isinstance(event, TextDelta))
+    assert len(collector.message.parts) == 1 + len(behind)

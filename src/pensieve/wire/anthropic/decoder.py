@@ -166,6 +166,8 @@ class EventDecoder:
         self._block: Start | PassedOver | None = None
         self._index = 0
         self._signature = ""
+        self._arguments: list[str] = []
+        """Of the open call, as JSON text."""
         self._finished: Finished | None = None
         self.is_finished = False
 
@@ -216,8 +218,8 @@ class EventDecoder:
             case ThinkingStart(text):
                 return [ThinkingDelta(text)] if text else []
             case ToolUseStart(call_id, name, given):
-                arguments = [ToolCallDelta(call_id, msgspec.json.encode(given).decode())] if given else []
-                return [ToolCallStarted(call_id, name), *arguments]
+                self._arguments = [msgspec.json.encode(given).decode()] if given else []
+                return [ToolCallStarted(call_id, name), *(ToolCallDelta(call_id, json) for json in self._arguments)]
             case PassedOver():
                 return []
 
@@ -237,6 +239,7 @@ class EventDecoder:
                 self._signature = signature
                 return []
             case ToolUseStart(call_id), InputMore(fragment):
+                self._arguments.append(fragment)
                 return [ToolCallDelta(call_id, fragment)] if fragment else []
         raise _misplaced(frame)
 
@@ -252,7 +255,8 @@ class EventDecoder:
             case ThinkingStart():
                 return [ThinkingFinished("" if signature == MARK else signature)]
             case ToolUseStart(call_id):
-                return [ToolCallFinished(call_id)]
+                # A call that was cut is closed on the wire too: its arguments tell that it came to nothing.
+                return [ToolCallFinished(call_id)] if _is_whole("".join(self._arguments)) else []
 
     def _end(self, frame: MessageDelta) -> list[GenerationEvent]:
         if self._finished is not None:
@@ -275,6 +279,13 @@ class EventDecoder:
             raise _misplaced(frame)
         self.is_finished = True
         return [self._finished]
+
+
+def _is_whole(arguments: str) -> bool:
+    try:
+        return isinstance(msgspec.json.decode(arguments or "{}"), dict)
+    except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
+        return False
 
 
 def _read(raw: msgspec.Raw, readers: dict[str, msgspec.json.Decoder[_T]]) -> _T | None:
