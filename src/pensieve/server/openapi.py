@@ -9,6 +9,7 @@ import msgspec
 from pensieve.messages import Json
 from pensieve.sampling.params import RANGES
 from pensieve.wire.anthropic.answers import AnswerBody
+from pensieve.wire.anthropic.foreign import FOREIGN, RESULT_CONTENT, SPOKEN, TOOL_CHANGES
 from pensieve.wire.anthropic.requests import RequestBody
 
 SCHEMAS = "#/components/schemas/"
@@ -84,8 +85,27 @@ def _operation(name: str, summary: str, answer: Json, body: str = "") -> dict[st
     return made
 
 
+def _open(array: dict[str, Any], kind: Json) -> None:
+    """Let the array hold blocks of further kinds, which are read as text or passed over."""
+    own = [option for option in array["items"].get("anyOf", [array["items"]]) if "PassedOver" not in option["$ref"]]
+    other = {"type": "object", "properties": {"type": {"type": "string"} | kind}, "required": ["type"]}
+    array["items"] = {"anyOf": [*own, other]}
+
+
+def _array(schemas: dict[str, Any], owner: str) -> dict[str, Any]:
+    content = schemas[owner]["properties"]["content"]
+    found: dict[str, Any] = next((option for option in content.get("anyOf", ()) if option["type"] == "array"), content)
+    return found
+
+
 def _bounded(schemas: dict[str, Any]) -> dict[str, Json]:
-    """The schemas with the bounds that sampling parameters have beyond their types."""
+    """The schemas with what the structs do not say: bounds of sampling parameters, blocks that other servers make."""
+    for owner in ("AssistantMessage", "AnswerBody"):
+        _open(_array(schemas, owner), {"not": {"enum": sorted(SPOKEN)}})
+    _open(_array(schemas, "ToolResultBlock"), {"not": {"enum": sorted(RESULT_CONTENT)}})
+    _open(_array(schemas, "UserMessage"), {"enum": sorted(FOREIGN)})
+    _open(_array(schemas, "SystemMessage"), {"enum": sorted(TOOL_CHANGES)})
+    del schemas["PassedOverBlock"]
     fields = schemas["RequestBody"]["properties"]
     for name, (low, high) in RANGES.items():
         for option in fields[name]["anyOf"]:

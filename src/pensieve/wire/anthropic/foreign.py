@@ -17,7 +17,8 @@ PASSED_OVER = "pensieve_passed_over"
 
 SPOKEN = frozenset({"text", "thinking", "redacted_thinking", "tool_use"})
 """What a model says in words that are known here."""
-_RESULT_CONTENT = frozenset({"text", "image", "document", "search_result", "tool_reference"})
+RESULT_CONTENT = frozenset({"text", "image", "document", "search_result", "tool_reference"})
+"""What a tool's result may hold."""
 _READABLE = frozenset(
     {
         "web_search_tool_result",
@@ -34,6 +35,9 @@ _READABLE = frozenset(
 """Blocks in which another server told the model something."""
 _UNREADABLE = frozenset({"server_tool_use", "mcp_tool_use", "mcp_tool_listing", "fallback"})
 """Blocks that tell the model nothing it needs: what came of a call stands in its result."""
+FOREIGN = _READABLE | _UNREADABLE
+"""What other servers make, wherever it is echoed."""
+TOOL_CHANGES = frozenset({"tool_addition", "tool_removal"})
 _TEXT_FIELDS = (
     "title",
     "url",
@@ -65,7 +69,7 @@ def settle(raw: dict[str, Json]) -> tuple[str, ...]:
 def _settled(raw: dict[str, Json], role: Json, block: dict[str, Json], unknown: dict[str, None]) -> dict[str, Json]:
     kind = block["type"]
     if role == "system":
-        return _settled_change(raw, block) if kind in ("tool_addition", "tool_removal") else block
+        return _settled_change(raw, block) if kind in TOOL_CHANGES else block
     if kind in _READABLE:
         return _read(kind, block)
     if kind in _UNREADABLE:
@@ -80,7 +84,7 @@ def _settled(raw: dict[str, Json], role: Json, block: dict[str, Json], unknown: 
 
 def _settled_result(item: Json, unknown: dict[str, None]) -> Json:
     kind = item.get("type") if isinstance(item, dict) else None
-    if not isinstance(kind, str) or kind in _RESULT_CONTENT:
+    if not isinstance(kind, str) or kind in RESULT_CONTENT:
         return item
     # A refusal would stay in the conversation and end it; the model learns that something is missing.
     unknown[kind] = None
