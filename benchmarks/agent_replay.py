@@ -15,7 +15,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,9 @@ class Reader:
             self._row.reused_tokens = cached
 
 
-async def replay(url: str, waves: Sequence[Wave], key: str = "any", model: str = "") -> list[Row]:
+async def replay(
+    url: str, waves: Sequence[Wave], key: str = "any", model: str = "", tell: Callable[[Row], None] = lambda _row: None
+) -> list[Row]:
     """Send all waves, then find out what could have been reused; raises where a request is not answered."""
     headers = HEADERS | {"x-api-key": key}
     rows: list[Row] = []
@@ -105,6 +107,8 @@ async def replay(url: str, waves: Sequence[Wave], key: str = "any", model: str =
         for number, wave in enumerate(waves):
             waiting = [Row(_named(request, model), number) for request in wave]
             rows += await asyncio.gather(*(_send(client, row) for row in waiting))
+            for row in waiting:
+                tell(row)
         await _find_reusable(client, rows)
     return rows
 
@@ -210,7 +214,11 @@ STARTER_SCALE = 0.1
 
 def _replayed(url: str, arguments: argparse.Namespace, scale: float) -> list[Row]:
     waves = session(arguments.scale or scale, arguments.tokens)
-    return asyncio.run(replay(url, waves, arguments.key, arguments.model))
+    return asyncio.run(replay(url, waves, arguments.key, arguments.model, _tell))
+
+
+def _tell(row: Row) -> None:
+    print(f"{row.request.name}: {row.prompt_tokens:,} tokens, {row.reused_tokens:,} reused, {row.first_seconds:.2f} s")
 
 
 if __name__ == "__main__":
