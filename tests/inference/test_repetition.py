@@ -114,3 +114,19 @@ def test_arguments_that_are_no_json_are_compared_as_they_are() -> None:
     """They are counted, not judged."""
     broken = called("a", '{"b": ')
     assert loops(RepetitionGuard(ON), broken, broken, broken)
+
+
+def test_arguments_that_cannot_be_compared_are_different() -> None:
+    """Nested too deeply to be written down."""
+    deep: object = 0
+    for _ in range(5000):
+        deep = [deep]
+    talk = tuple(
+        turn
+        for number in range(6)
+        for turn in (
+            Message("assistant", (ToolCallPart(f"t{number}", "poll", {"a": deep}),)),
+            Message("user", (ToolResultPart(f"t{number}"),)),
+        )
+    )
+    assert not loops(RepetitionGuard(ON, talk), called("poll", "{}"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ from pensieve.messages import (
     ToolSpec,
     say,
 )
-from pensieve.prompts.markers import MarkerGuard
+from pensieve.prompts.markers import MarkerGuard, pattern_of
 from pensieve.prompts.prompt import PromptRenderer, options_for
 from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions
 
@@ -204,3 +205,26 @@ def test_a_model_that_cannot_see_is_named() -> None:
     assert "cannot see" in TOKENIZER.decode(
         renderer().render(ask_all(Message("user", (IMAGE,)), say("assistant", "a"), say("user", "b")))
     )
+
+
+@given(st.sets(st.text("<|ab>", min_size=2, max_size=5), max_size=12), st.text("<|ab>", max_size=30))
+def test_the_longest_marker_is_found_at_each_place(markers: set[str], text: str) -> None:
+    """As a list of them would find it, only quicker."""
+    longest_first = sorted(markers, key=len, reverse=True)
+    plain = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+    assert pattern_of(markers).findall(text) == plain.findall(text)
+
+
+def test_markers_that_begin_each_other_endlessly_do_no_harm() -> None:
+    """No vocabulary of ours has such."""
+    pattern = pattern_of({"<" * length for length in range(2, 3000)})
+    assert pattern.findall("a<<<b<c") == ["<<<"]
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
+    """As the client's mistake."""
+    schema: dict[str, Any] = {}
+    for _ in range(5000):
+        schema = {"a": schema}
+    with pytest.raises(InvalidRequest, match="too deeply"):
+        renderer().render(ask_all(say("user", "x"), tools=(ToolSpec("a", schema),)))

@@ -280,3 +280,12 @@ def test_a_tool_loop_continues_its_prompt_in_a_real_template(name: str) -> None:
         reminded = Message("user", (*RESULT.parts[:1], TextPart("Be brief.")))
         after = rendered(name, ASKED, CALLED, reminded, is_thinking=is_thinking)
         assert after.startswith(turn[: turn.index("20 degrees") + len("20 degrees")])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_answer_that_was_begun_goes_on_in_a_real_template(name: str) -> None:
+    """Its words are the prompt's last, in the place where an answer stands."""
+    text = rendered(name, ASKED, say("assistant", "The sky is "), is_thinking=False)
+    assert text.endswith("The sky is")
+    grammar = dialect_for(real_template(name), "").grammar.after(text[-256:], tools=())
+    assert Play(grammar, [" blue."]).text == " blue."

@@ -141,7 +141,10 @@ def _without_id(result: ToolResultPart) -> tuple[tuple[Part, ...], bool]:
 
 
 def _canonical(value: Json) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
+    try:
+        return msgspec.json.encode(value, order="sorted")
+    except (RecursionError, UnicodeEncodeError):
+        return str(id(value)).encode()  # like nothing else
 
 
 def _canonical_text(json: str) -> bytes:

@@ -16,6 +16,7 @@ from pensieve.messages import Json
 from pensieve.prompts.tokenizer import Tokenizer
 
 _PRIVATE_RANGES: Final = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+_Tree = dict[str, "_Tree"]
 _PRIVATE: Final = "[" + "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in _PRIVATE_RANGES) + "]"
 
 
@@ -23,13 +24,11 @@ class MarkerGuard:
     """The markers of one model."""
 
     def __init__(self, markers: Collection[str]) -> None:
-        self._markers = tuple(sorted((marker for marker in markers if len(marker) > 1), key=len, reverse=True))
-        self._pattern = re.compile("|".join(map(re.escape, self._markers)) or r"(?!)")
-        self._foreign = re.compile("|".join([*map(re.escape, self._markers), _PRIVATE]))
+        self._pattern = pattern_of({marker for marker in markers if len(marker) > 1})
 
     def begin(self) -> Disguise:
         """What one prompt's texts are written with."""
-        return Disguise(self._foreign, self)
+        return Disguise(self._pattern, self)
 
     def harmless(self, marker: str) -> Sequence[str]:
         """The marker in pieces that hold no marker."""
@@ -43,8 +42,8 @@ class Disguise:
     A private character that somebody wrote gets another one too: so what is found in the rendered text is ours.
     """
 
-    def __init__(self, foreign: re.Pattern[str], guard: MarkerGuard) -> None:
-        self._foreign = foreign
+    def __init__(self, pattern: re.Pattern[str], guard: MarkerGuard) -> None:
+        self._pattern = pattern
         self._own = re.compile(_PRIVATE)
         self._guard = guard
         self._free = itertools.chain(*_PRIVATE_RANGES)
@@ -57,7 +56,7 @@ class Disguise:
 
     def hide(self, text: str) -> str:
         """What a person or a tool wrote, with private characters for markers. Raises `InvalidRequest`."""
-        return self._foreign.sub(lambda found: self._character(found[0]), text)
+        return self._pattern.sub(lambda found: self._character(found[0]), self.keep(text))
 
     def keep(self, text: str) -> str:
         """What the model said itself: it may hold its markers, and templates look for them there."""
@@ -131,3 +130,32 @@ class Disguise:
         if code is None:
             raise InvalidRequest("the messages use up Unicode's private characters", "messages")
         return chr(code)
+
+
+def pattern_of(markers: Collection[str]) -> re.Pattern[str]:
+    """A pattern that finds the longest of the markers at each place.
+
+    A vocabulary may hold thousands that begin alike: what they share is looked at once, as in a tree.
+    """
+    tree: _Tree = {}
+    for marker in sorted(markers):
+        node = tree
+        for character in marker:
+            node = node.setdefault(character, {})
+        node[""] = {}
+    try:
+        return re.compile(_branches(tree) if tree else r"(?!)")
+    except RecursionError:  # each a beginning of the next, hundreds of times: no vocabulary of ours
+        return re.compile("|".join(map(re.escape, sorted(markers, key=len, reverse=True))))
+
+
+def _branches(node: _Tree) -> str:
+    shared = ""
+    while len(node) == 1 and "" not in node:
+        ((character, node),) = node.items()
+        shared += re.escape(character)
+    ends = "" in node
+    options = [re.escape(character) + _branches(inner) for character, inner in node.items() if character]
+    if not options:
+        return shared
+    return f"{shared}(?:{'|'.join(options)}){'?' if ends else ''}"

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from pensieve.errors import InvalidRequest
 from pensieve.generation import GenerationRequest, Thinking
 from pensieve.messages import ImagePart, Message, ToolCallPart
 from pensieve.prompts import tools
@@ -77,6 +78,12 @@ class PromptRenderer:
 
     def prompt(self, request: GenerationRequest) -> Prompt:
         """As `render`, with the end of the text, which tells a parser how the answer begins; and with the images."""
+        try:
+            return self._prompt(request)
+        except RecursionError as error:
+            raise InvalidRequest("a schema or an argument is nested too deeply", "tools") from error
+
+    def _prompt(self, request: GenerationRequest) -> Prompt:
         disguise = self._guard.begin()
         entries = {tool.name: disguise.hide_json(tools.entry(tool)) for tool in request.tools}
         writer = ContentWriter(
