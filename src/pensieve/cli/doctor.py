@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from pensieve.cli.checkup import ModelFacts, Report, examine
+from pensieve.cli.doctor_cache import cache
 from pensieve.cli.text import one_line
 from pensieve.models.sizes import in_words
 
@@ -17,13 +18,16 @@ NARROW, WIDE = 60, 100
 _LABEL = 10
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def doctor(as_json: bool) -> int:
+@click.pass_context
+def doctor(context: click.Context, as_json: bool) -> int:
     """Show what this machine is, which models fit, and what is wrong.
 
     Ends with 1 where nothing can run.
     """
+    if context.invoked_subcommand is not None:
+        return 0
     report = examine()
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(report)).decode())
@@ -31,6 +35,9 @@ def doctor(as_json: bool) -> int:
         width = max(NARROW, min(shutil.get_terminal_size((80, 24)).columns, WIDE))
         click.echo("\n".join(page(report, width)))
     return 0 if report.is_usable else 1
+
+
+doctor.add_command(cache)
 
 
 def page(report: Report, width: int) -> Iterator[str]:

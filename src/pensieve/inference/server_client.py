@@ -10,9 +10,12 @@ from typing import Annotated
 import msgspec
 
 from pensieve.config.settings import Folders
+from pensieve.errors import ServerUnreachable
+from pensieve.wire.anthropic.errors import decode_error
 
 HEALTH_SECONDS = 3.0
 """A refused connection is told at once; only a server on a busy machine, or a stranger, takes longer."""
+ANSWER_SECONDS = 10.0
 MAX_RUN_FILE_BYTES = 64 * 1024
 
 
@@ -44,6 +47,21 @@ def find_server(folders: Folders) -> RunningServer | None:
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
     return server if _is_alive(server.pid) and _answers(server.url) else None
+
+
+def fetch(url: str, path: str, api_key: str | None = None) -> bytes:
+    """What the server at `url` answers to a GET of `path`; its refusals are raised as what they are."""
+    import httpx  # noqa: PLC0415 - slow to import, and most commands fetch nothing
+
+    headers = {} if api_key is None else {"x-api-key": api_key}
+    try:
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client:
+            response = client.get(f"{url}{path}", headers=headers)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServerUnreachable(f"no server answers at {url}: start one with `pensieve serve`") from error
+    if not response.is_success:
+        raise decode_error(response.status_code, response.content)
+    return response.content
 
 
 def _read_owned(path: Path) -> bytes | None:
