@@ -1,17 +1,20 @@
 """Our server next to mlx-lm's in one run: prompts and answers, one stream and many, on random weights of real shapes.
 
-Both load the same folder, answer the same prompts greedily, and take turns. Each prompt is new, so that no cache of
-prompts helps either side. Results are written after each round, so that a run that is cut off still tells.
+Both load the same folder, answer the same prompts greedily, and take turns; with `--alone` first one has the machine
+for all rounds, then the other. Each prompt is new, so that no cache of prompts helps either side. Results are written
+after each round, so that a run that is cut off still tells.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,17 +125,28 @@ class Roofline(NamedTuple):
 
     copy_bytes_per_second: float
     flops_per_second: float
-    weight_bytes: float
-    active_parameters: float
+    shared_bytes: float
+    """Weights that each step reads; of the embeddings it reads next to nothing."""
+    expert_bytes: float
+    """All experts of a mixture."""
+    expert_share: float
+    """Of the experts, what one token goes through."""
+    prompt_parameters: float
+    """Multiplied for each token of a prompt; the output layer is not, it is needed for the last one only."""
     cache_bytes_per_token: float
+    """Of one layer."""
+    windows: tuple[int, ...]
+    """The tokens that each layer looks at, at most."""
 
     def tokens_per_second(self, scenario: Scenario) -> float:
         """Of decoding by memory, of a prompt by arithmetic, of both together for a batch."""
-        prefill_seconds = scenario.prompt_tokens * 2 * self.active_parameters / self.flops_per_second
+        prefill_seconds = scenario.prompt_tokens * 2 * self.prompt_parameters / self.flops_per_second
         if scenario.kind == "prefill":
             return scenario.prompt_tokens / prefill_seconds
-        context_bytes = (scenario.prompt_tokens + scenario.output_tokens / 2) * self.cache_bytes_per_token
-        step_bytes = self.weight_bytes + scenario.num_streams * context_bytes
+        context = scenario.prompt_tokens + scenario.output_tokens / 2
+        context_bytes = sum(min(context, window) for window in self.windows) * self.cache_bytes_per_token
+        read_share = 1 - (1 - self.expert_share) ** scenario.num_streams  # streams choose experts at random
+        step_bytes = self.shared_bytes + read_share * self.expert_bytes + scenario.num_streams * context_bytes
         step_seconds = step_bytes / self.copy_bytes_per_second
         if scenario.kind == "decode":
             return 1 / step_seconds
@@ -141,24 +155,41 @@ class Roofline(NamedTuple):
 
 
 def roofline_of(shape: str, folder: Path, facts: dict[str, Any]) -> Roofline:
-    """From the files' sizes and the config; a mixture's idle experts are not read, nor multiplied."""
+    """From the files and the config."""
     config = SHAPES[shape]
-    stored_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    embedding_bytes = config["vocab_size"] * config["hidden_size"] * 4.5 / 8
-    experts = config.get("num_local_experts", 0)
-    expert_parameters = 3 * config["hidden_size"] * config["intermediate_size"]
-    layers = config["num_hidden_layers"]
-    heads = config["num_key_value_heads"]
+    shared_bytes = expert_bytes = shared_parameters = expert_parameters = 0
+    for name, num_bytes, num_parameters in stored_arrays(folder):
+        if ".experts." in name:
+            expert_bytes += num_bytes
+            expert_parameters += num_parameters
+        elif "embed_tokens" not in name:
+            shared_bytes += num_bytes
+            shared_parameters += 0 if name.startswith("lm_head") else num_parameters
+    share = config.get("num_experts_per_tok", 0) / config.get("num_local_experts", 1)
+    kinds = config.get("layer_types") or ["full_attention"] * config["num_hidden_layers"]
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
-    idle = layers * (experts - config.get("num_experts_per_tok", 0)) * expert_parameters * 4.25 / 8
-    read_bytes = stored_bytes - embedding_bytes - idle
     return Roofline(
         facts["copy_bytes_per_second"],
         facts["matrix_flops_per_second"],
-        read_bytes,
-        read_bytes * 8 / 4.5,
-        2 * 2 * layers * heads * width,
+        shared_bytes,
+        expert_bytes,
+        share,
+        shared_parameters + share * expert_parameters,
+        2 * 2 * config["num_key_value_heads"] * width,
+        tuple(config["sliding_window"] if kind.startswith("sliding") else sys.maxsize for kind in kinds),
     )
+
+
+def stored_arrays(folder: Path) -> Iterator[tuple[str, int, int]]:
+    """Name, bytes and parameters of each array in the files; scales and biases are no parameters."""
+    for file in sorted(folder.glob("*.safetensors")):
+        with file.open("rb") as opened:
+            header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                begin, end = entry["data_offsets"]
+                per_byte = 2 if entry["dtype"] == "U32" else 0.5  # packed to 4 bits, or bfloat16
+                yield name, end - begin, int((end - begin) * per_byte) if name.endswith(".weight") else 0
 
 
 def parsed() -> argparse.Namespace:
@@ -170,6 +201,9 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--folder", type=Path, help="where the model is made, or is already")
     parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
     parser.add_argument("--without", nargs="*", default=[], help="leave out scenarios whose name holds one of these")
+    parser.add_argument("--only", default="", help="take scenarios whose name holds this")
+    parser.add_argument("--alone", action="store_true", help="one server after the other, so that each has the machine")
+    parser.add_argument("--name", help="of the results; default: gpu-SHAPE")
     parser.add_argument("--weights", default="auto", help="our weight policy: auto, quantized, dual, dense")
     return parser.parse_args()
 
@@ -185,26 +219,37 @@ def main() -> None:
         model = rivals.made_model(shape, arguments.folder or home / shape)
         print(f"{shape} ({LABEL}) made, machine measured, {time.perf_counter() - began:.0f} s: {facts}", flush=True)
         stack.callback(keep_logs, home, arguments.out)
-        environment = {
-            "PENSIEVE_MLX_WEIGHTS": arguments.weights,
-            "PENSIEVE_MLX_PREFIX_CACHE_MIB": str(SHARE_MIB),
-            "PENSIEVE_LOG_LEVEL": "debug",
-        }
-        servers = [
-            stack.enter_context(rivals.pensieve(model, home / "ours", name=OURS, **environment)),
-            stack.enter_context(
-                rivals.mlx_lm(
-                    *(model, home / "theirs", "--prompt-cache-bytes", str(SHARE_MIB * 2**20)),
-                    spare_bytes=SPARE_BYTES,
-                )
-            ),
-        ]
-        first = {server.name: server.ask(prompt(16, 1), 2).first_seconds for server in servers}
-        print(f"first answers (ours with its load), {time.perf_counter() - began:.0f} s: {first}", flush=True)
-        known = {"shape": shape, "label": LABEL, "machine": facts, "first_answer_seconds": first}
-        known_scenarios = TINY if shape.startswith("tiny") else SCENARIOS
-        scenarios = tuple(one for one in known_scenarios if not any(part in one.name for part in arguments.without))
-        compare(arguments, scenarios, servers, roofline_of(shape, model, facts), known, began)
+        known = {"shape": shape, "label": LABEL, "machine": facts, "is_alone": arguments.alone}
+        scenarios = tuple(
+            one
+            for one in (TINY if shape.startswith("tiny") else SCENARIOS)
+            if arguments.only in one.name and not any(part in one.name for part in arguments.without)
+        )
+        comparison = Comparison(arguments, scenarios, roofline_of(shape, model, facts), known, began)
+        starts = launches(model, home, arguments.weights)
+        if not arguments.alone:
+            comparison.run([stack.enter_context(start()) for start in starts], arguments.seconds)
+        for place, start in enumerate(starts if arguments.alone else ()):
+            with start() as server:
+                try:
+                    comparison.run([server], arguments.seconds * (place + 1) / len(starts))
+                except (RuntimeError, OSError) as problem:  # what the other one does is still worth knowing
+                    print(f"{server.name} failed: {problem}", flush=True)
+        comparison.plot()
+
+
+def launches(model: Path, home: Path, weights: str) -> list[Callable[[], AbstractContextManager[rivals.Server]]]:
+    """How each server is started."""
+    environment = {
+        "PENSIEVE_MLX_WEIGHTS": weights,
+        "PENSIEVE_MLX_PREFIX_CACHE_MIB": str(SHARE_MIB),
+        "PENSIEVE_LOG_LEVEL": "debug",
+    }
+    options = ("--prompt-cache-bytes", str(SHARE_MIB * 2**20))
+    return [
+        lambda: rivals.pensieve(model, home / "ours", name=OURS, **environment),
+        lambda: rivals.mlx_lm(model, home / "theirs", *options, spare_bytes=SPARE_BYTES),
+    ]
 
 
 def keep_logs(home: Path, out: Path) -> None:
@@ -214,41 +259,63 @@ def keep_logs(home: Path, out: Path) -> None:
         shutil.copy(log, out / log.name)
 
 
-def compare(
-    arguments: argparse.Namespace,
-    scenarios: tuple[Scenario, ...],
-    servers: list[rivals.Server],
-    roofline: Roofline,
-    known: dict[str, Any],
-    began: float,
-) -> None:
-    """Take turns while there is time, and write what is known after each round."""
-    samples: list[Sample] = []
-    name = f"gpu-{known['shape']}"
-    title = f"{known['shape']} shape, {LABEL}: {OURS} next to {THEIRS}"
-    round_began = time.perf_counter()
-    for fresh in turns(scenarios, servers, arguments.rounds):
-        samples += fresh
-        result = rows(samples, scenarios, roofline)
-        text = report.table(result, OURS, THEIRS)
-        report.write(
-            arguments.out,
-            name,
-            title,
-            text,
-            known | {"rows": [row._asdict() for row in result], "samples": [sample._asdict() for sample in samples]},
-        )
-        now = time.perf_counter()
+class Comparison:
+    """The samples of a run, written out as they come."""
+
+    def __init__(
+        self,
+        arguments: argparse.Namespace,
+        scenarios: tuple[Scenario, ...],
+        roofline: Roofline,
+        known: dict[str, Any],
+        began: float,
+    ) -> None:
+        self._arguments = arguments
+        self._scenarios = scenarios
+        self._roofline = roofline
+        self._known = known | {"first_answer_seconds": {}}
+        self._began = began
+        self._samples: list[Sample] = []
+        self._name = arguments.name or f"gpu-{known['shape']}"
+        together = "each alone on the machine" if arguments.alone else f"{OURS} next to {THEIRS}"
+        self._title = f"{known['shape']} shape, {LABEL}: {together}"
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self._began
+
+    def run(self, servers: list[rivals.Server], until_seconds: float) -> None:
+        """Let these take turns while there is time, and write what is known after each round."""
+        for server in servers:
+            self._known["first_answer_seconds"][server.name] = server.ask(prompt(16, 1), 2).first_seconds
         print(
-            f"\nround {fresh[0].round_number} done, {now - began:.0f} s"
-            + ("" if fresh[0].round_number else " (warm-up)")
+            f"first answers (with our load), {self._seconds:.0f} s: {self._known['first_answer_seconds']}", flush=True
         )
+        began = self._seconds
+        for fresh in turns(self._scenarios, servers, self._arguments.rounds):
+            self._samples += fresh
+            number = fresh[0].round_number
+            print(f"\nround {number} done, {self._seconds:.0f} s" + ("" if number else " (warm-up)"))
+            self._write()
+            if 2 * self._seconds - began > until_seconds:
+                print("no time for another round")
+                break
+            began = self._seconds
+
+    def plot(self) -> None:
+        """Draw the medians."""
+        result = rows(self._samples, self._scenarios, self._roofline)
+        report.plot_rows(self._arguments.out / f"{self._name}.png", self._title, result, OURS, THEIRS)
+
+    def _write(self) -> None:
+        result = rows(self._samples, self._scenarios, self._roofline)
+        text = report.table(result, OURS, THEIRS)
+        numbers = {
+            "rows": [row._asdict() for row in result],
+            "samples": [sample._asdict() for sample in self._samples],
+        }
+        report.write(self._arguments.out, self._name, self._title, text, self._known | numbers)
         print(text, flush=True)
-        if now - began + (now - round_began) > arguments.seconds:
-            print("no time for another round")
-            break
-        round_began = now
-    report.plot_rows(arguments.out / f"{name}.png", title, result, OURS, THEIRS)
 
 
 if __name__ == "__main__":

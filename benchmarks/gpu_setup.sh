@@ -14,6 +14,7 @@ wheels=$(mktemp -d)
 trap 'rm -rf "$wheels"' EXIT
 cp "$parts"/*.whl "$wheels"/
 for first in "$parts"/*.whl.part-00; do
+    [ -e "$first" ] || continue
     cat "${first%00}"* > "$wheels/$(basename "${first%.part-00}")"
 done
 "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --upgrade --target "$site" "$wheels"/*.whl

@@ -26,6 +26,8 @@ Body = Callable[[Messages, int], dict[str, Any]]
 
 FAILED = b"event: error"
 LONGEST_END = 32
+LONGEST_SILENCE_SECONDS = 400.0
+"""A first load compiles kernels for minutes; a server that says nothing for longer will not answer any more."""
 
 
 class Answer(NamedTuple):
@@ -75,7 +77,7 @@ class Server(NamedTuple):
         content = json.dumps(self.body(messages, max_tokens)).encode()
         head = f"POST {self.path} HTTP/1.1\r\nHost: {self.address}\r\nContent-Type: application/json\r\n"
         host, _, port = self.address.rpartition(":")
-        with socket.create_connection((host, int(port))) as connection:
+        with socket.create_connection((host, int(port)), LONGEST_SILENCE_SECONDS) as connection:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sent_at = time.perf_counter()
             connection.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)

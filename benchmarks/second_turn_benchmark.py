@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import machine
 import report
 import rivals
 from random_models import LABEL, SHAPES, prompt
@@ -18,6 +19,8 @@ SETTLE_SECONDS = 60.0
 """Longest wait for the disk tier to write what it keeps."""
 QUIET_READINGS = 5
 """A second apart."""
+SIBLINGS = 3
+"""Other second turns of the same lengths: on a GPU the first of a new length pays for a plan of its attention."""
 
 
 class Turn(NamedTuple):
@@ -48,7 +51,7 @@ def settle(folder: Path) -> None:
 
 
 def conversation(model: Path, home: Path, num_tokens: int, seed: int) -> list[Turn]:
-    """Four starts: the first turn, the second from memory, from disk after a restart, and with nothing cached."""
+    """Starts of the first turn, and of second ones from memory, from disk after a restart, and with nothing cached."""
     long, reply, more = prompt(num_tokens, f"long {seed}"), prompt(30, f"reply {seed}"), prompt(30, f"more {seed}")
     context = {"PENSIEVE_MODEL_CONTEXT_TOKENS": str(2 * num_tokens)}
     turns = []
@@ -56,12 +59,17 @@ def conversation(model: Path, home: Path, num_tokens: int, seed: int) -> list[Tu
         server.ask(prompt(600, "warm"), 8)
         turns.append(turn("first turn", server, long))
         turns.append(turn("second turn, from memory", server, long, reply, more))
+        others = [
+            (prompt(30, f"{seed} {place} reply"), prompt(30, f"{seed} {place} more")) for place in range(SIBLINGS)
+        ]
+        siblings = [turn("another of the same lengths", server, long, *texts) for texts in others]
+        turns.append(sorted(siblings, key=lambda one: one.first_seconds)[SIBLINGS // 2])
         settle(home / "state")
-    for name, disk in (
-        ("second turn, after a restart", {}),
-        ("second turn, recomputed", {"PENSIEVE_MLX_DISK_CACHE_MIB": "0"}),
+    for name, log, disk in (
+        ("second turn, after a restart", "restarted", {}),
+        ("second turn, recomputed", "recomputed", {"PENSIEVE_MLX_DISK_CACHE_MIB": "0"}),
     ):
-        with rivals.pensieve(model, home, name="restarted", **context, **disk) as server:
+        with rivals.pensieve(model, home, name=log, **context, **disk) as server:
             server.ask(prompt(600, f"warm again {name}"), 8)
             turns.append(turn(name, server, long, reply, more))
     return turns
@@ -90,17 +98,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where the model is made, or is already")
     parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
     arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    title = f"Start of the second turn of a conversation of {arguments.tokens:,} tokens ({arguments.shape}, {LABEL})"
     rounds = []
+    facts = machine.measured()
     with tempfile.TemporaryDirectory() as temporary:
         model = rivals.made_model(arguments.shape, arguments.folder or Path(temporary) / arguments.shape)
         for seed in range(arguments.rounds):
             home = Path(temporary) / f"home-{seed}"
             rounds.append(conversation(model, home, arguments.tokens, seed))
+            for log in home.glob("*.log"):
+                shutil.copy(log, arguments.out / f"{seed}-{log.name}")
             shutil.rmtree(home)
-            print(summary(rounds[-1:]))
-    title = f"Start of the second turn of a conversation of {arguments.tokens:,} tokens ({arguments.shape}, {LABEL})"
+            print(summary(rounds[-1:]), flush=True)
+            known = {"machine": facts, "rounds": rounds}
+            report.write(arguments.out, f"second-turn-{arguments.shape}", title, summary(rounds), known)
     print(title, summary(rounds), sep="\n")
-    report.write(arguments.out, f"second-turn-{arguments.shape}", title, summary(rounds), {"rounds": rounds})
 
 
 if __name__ == "__main__":
