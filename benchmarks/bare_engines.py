@@ -67,7 +67,7 @@ class BareLlama:
         sizes = sizing.choose(spec, Settings(), available_bytes=2**34)
         self._engine = Engine(spec, sizes, Settings().llamacpp)
         self.load_seconds = time.perf_counter() - began
-        self._tokenizer = EngineTokenizer(self._engine.socket_path, self._engine.key)
+        self._tokenizer = EngineTokenizer(self._engine.socket)
         self._greedy = merge(DEFAULTS, SamplingParams(temperature=0.0))
 
     def encode(self, text: str) -> list[int]:
@@ -76,6 +76,8 @@ class BareLlama:
 
     def answer(self, prompts: Sequence[list[int]], max_tokens: int) -> list[Timed]:
         """See `BareEngine.answer`; one thread for each prompt."""
+        from pensieve.inference.llamacpp.completion import Run  # noqa: PLC0415 - one engine a process
+
         times: list[list[float]] = [[] for _ in prompts]
         began = time.perf_counter()
 
@@ -85,7 +87,7 @@ class BareLlama:
                     times[place].append(time.perf_counter() - began)
                 return False
 
-            self._engine.complete(prompts[place], self._greedy, max_tokens, on_chunk)
+            self._engine.complete(Run(prompts[place], self._greedy, max_tokens), on_chunk)
 
         threads = [threading.Thread(target=run, args=(place,)) for place in range(len(prompts))]
         for thread in threads:
@@ -96,7 +98,6 @@ class BareLlama:
 
     def close(self) -> None:
         """See `BareEngine.close`."""
-        self._tokenizer.close()
         self._engine.close()
 
 

@@ -10,7 +10,8 @@ import time
 
 from pensieve.config.settings import Settings
 from pensieve.inference.llamacpp import sizing
-from pensieve.inference.llamacpp.engine import Chunk, Engine
+from pensieve.inference.llamacpp.completion import Chunk, Run
+from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
 from pensieve.models.metadata import read_gguf
 from pensieve.sampling.params import DEFAULTS, SamplingParams, merge
@@ -43,7 +44,7 @@ def bare(engine: Engine, prompt: list[int]) -> tuple[float, float]:
         return False
 
     began = time.perf_counter()
-    engine.complete(prompt, GREEDY, TOKENS, on_chunk)
+    engine.complete(Run(prompt, GREEDY, TOKENS), on_chunk)
     return times[0] - began, (times[-1] - times[0]) / (len(times) - 1)
 
 
@@ -51,7 +52,7 @@ def main() -> None:
     """Print both, and the difference."""
     spec = read_gguf(model_file()).spec("smollm2-135m")
     engine = Engine(spec, sizing.choose(spec, Settings(), available_bytes=2**34), Settings().llamacpp)
-    tokenizer = EngineTokenizer(engine.socket_path, engine.key)
+    tokenizer = EngineTokenizer(engine.socket)
     prompt = tokenizer.encode(PROMPT)
     ours: list[tuple[float, float]] = []
     theirs: list[tuple[float, float]] = []
@@ -64,7 +65,6 @@ def main() -> None:
             if round_number >= 2:  # the first rounds load the model and fill the caches
                 ours.append(pair[0])
                 theirs.append(pair[1])
-    tokenizer.close()
     engine.close()
     print(f"{'':24}{'server + worker':>18}{'bare engine':>14}{'added':>10}   (ms, medians of {ROUNDS} rounds)")
     for name, place in (("time to first token", 0), ("time per token", 1)):

@@ -118,6 +118,8 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Budget of the cache of finished prompts in RAM; 0 turns it off."""
     gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] = -1
     """Layers on the GPU where there is one; -1: all."""
+    mmproj: Name | None = None
+    """Path of the file that lets the model see images; None: the one in the model's folder, if there is one."""
 
 
 class MlxSettings(msgspec.Struct, frozen=True, kw_only=True):

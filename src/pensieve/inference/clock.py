@@ -20,6 +20,11 @@ class Clock:
         """It has left the queue."""
         return self._began is not None
 
+    @property
+    def has_spoken(self) -> bool:
+        """It has made a token."""
+        return self._spoke is not None
+
     def begin(self) -> None:
         """It left the queue."""
         if self._began is None:

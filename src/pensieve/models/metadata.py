@@ -140,6 +140,15 @@ def read_markers(path: Path) -> dict[str, bool]:
     }
 
 
+def read_special_tokens(path: Path) -> dict[int, str]:
+    """Ids and texts of the tokens that `read_markers` tells; raises `LoadFailed`."""
+    with open_container(path) as container:
+        kinds = container.decimals("tokenizer.ggml.token_type")
+        texts = container.texts("tokenizer.ggml.tokens")
+    marked = zip(texts, kinds, strict=False)
+    return {token: text for token, (text, kind) in enumerate(marked) if kind in (CONTROL_TOKEN, OWN_TOKEN) and text}
+
+
 def split_parts(path: Path) -> tuple[Path, ...]:
     """All files of the model whose first file is `path`; raises `LoadFailed` if some are missing."""
     match = SPLIT_NAME.fullmatch(path.name)

@@ -19,11 +19,10 @@ from pensieve.generation import (
     PromptProgress,
     Started,
     TextDelta,
-    Thinking,
     collect,
 )
 from pensieve.inference.worker.host import WorkerBackend
-from pensieve.messages import ImagePart, Message, ToolSpec, say
+from pensieve.messages import ImagePart, Message, say
 from pensieve.models.metadata import read_gguf
 from pensieve.models.spec import ModelSpec
 from pensieve.sampling.params import SamplingParams
@@ -191,20 +190,12 @@ async def test_closing_frees_the_slot(backend: WorkerBackend, text: str, num_eve
     assert [reply.usage.completion_tokens for reply in replies] == [2, 2, 2]
 
 
-async def test_what_it_cannot_do_yet_is_refused_by_name(backend: WorkerBackend) -> None:
-    """Never ignored: an agent that sends tools must not wait for a call."""
-    cases = {
-        "tools": request("Hi", tools=(ToolSpec("Read", {"type": "object"}),)),
-        "output_config.format": request("Hi", output_schema={"type": "object"}),
-        "thinking": request("Hi", thinking=Thinking("enabled", 1024)),
-        "messages.0.content.0": GenerationRequest(
-            id="r", model="m", messages=(Message("user", (ImagePart("image/png", b"x"),)),)
-        ),
-    }
-    for path, case in cases.items():
-        with pytest.raises(InvalidRequest) as caught:
-            await collect(backend.generate(case))
-        assert caught.value.path == path
+async def test_a_picture_for_a_model_that_cannot_see_is_refused(backend: WorkerBackend) -> None:
+    """With the model's name and the place in the request."""
+    shown = (Message("user", (ImagePart("image/png", b"x"),)),)
+    with pytest.raises(InvalidRequest, match="smollm2-135m") as caught:
+        await collect(backend.generate(GenerationRequest(id="r", model="m", messages=shown)))
+    assert caught.value.path == "messages.0.content.0"
 
 
 async def test_text_in_many_scripts_comes_whole(backend: WorkerBackend) -> None:

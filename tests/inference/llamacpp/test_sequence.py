@@ -6,27 +6,43 @@ import asyncio
 import threading
 
 import msgspec
-import pytest
 
+from pensieve.config.settings import GenerationSettings
 from pensieve.errors import BackendFailure
 from pensieve.generation import Finished, GenerationEvent, PromptProgress, Started, TextDelta, Usage
 from pensieve.inference.delivery import Bell, Inbox
-from pensieve.inference.llamacpp.engine import Chunk
-from pensieve.inference.llamacpp.sequence import Sequence
+from pensieve.inference.llamacpp.completion import Chunk
+from pensieve.inference.llamacpp.phases import Phases
+from pensieve.inference.llamacpp.sequence import EnginePrompt, Limit, Sequence
+from pensieve.inference.parsing.grammar import PLAIN, OutputGrammar
+from pensieve.inference.parsing.parser import OutputParser
+from pensieve.inference.repetition import RepetitionGuard
 from pensieve.sampling.params import SamplingParams
 
+SPECIALS = {2: "<|im_end|>", 7: "<tool_call>"}
 
-def sequence(*, stop: tuple[str, ...] = (), turn_stop: tuple[str, ...] = (), max_tokens: int = 10) -> Sequence:
+
+def sequence(
+    *,
+    stop: tuple[str, ...] = (),
+    turn_stop: tuple[str, ...] = (),
+    max_tokens: int = 10,
+    grammar: OutputGrammar = PLAIN,
+    stop_tokens: tuple[int, ...] = (),
+) -> Sequence:
     """A sequence of three prompt tokens."""
     return Sequence(
         "1",
-        [1, 2, 3],
-        sampling=SamplingParams(),
-        max_tokens=max_tokens,
-        reason_at_max="length",
-        stop=stop,
-        turn_stop=turn_stop,
+        EnginePrompt([1, 2, 3]),
+        parser=OutputParser(grammar, new_call_id=lambda: "c", stop=stop + turn_stop),
+        phases=Phases(grammar, is_thinking_wanted=False, budget_tokens=None, is_bound=False),
+        guard=RepetitionGuard(GenerationSettings()),
+        limit=Limit(max_tokens),
         inbox=Inbox(Bell(asyncio.get_running_loop())),
+        sampling=SamplingParams(),
+        turn_stop=frozenset(turn_stop) - frozenset(stop),
+        stop_tokens=stop_tokens,
+        specials=SPECIALS,
     )
 
 
@@ -91,41 +107,75 @@ async def test_chunks_become_the_events_of_the_contract() -> None:
     talk = sequence()
     chunks = [
         *(Chunk(cached_tokens=1), Chunk(cached_tokens=1, processed_tokens=3)),
-        *(Chunk("Hel", 1), Chunk("", 2), Chunk("lo", 3), Chunk(finish="stop", completion_tokens=4)),
+        *(Chunk("Hel", 4, 1), Chunk("", 5, 2), Chunk("lo", 6, 3), Chunk(finish="stop", completion_tokens=4)),
     ]
-    events = [event for chunk in chunks for event in talk.advance(chunk)]
+    events = [event for chunk in chunks for event in talk.take([chunk])]
     end = Finished("stop", Usage(3, 1, 4))
     assert untimed(events) == [Started(3, 1), PromptProgress(3, 3), TextDelta("Hel"), TextDelta("lo"), end]
+
+
+async def test_text_that_came_together_is_one_event() -> None:
+    """Each costs a frame."""
+    talk = sequence()
+    assert talk.take([Chunk("Hel", 4, 1), Chunk("lo", 6, 2)]) == [TextDelta("Hello")]
 
 
 async def test_a_stop_string_ends_the_sequence_and_its_engine() -> None:
     """The callback then asks the engine to stop."""
     talk = sequence(stop=("lo",))
-    assert not talk.on_chunk(Chunk("Hel", 1))
-    events = [*talk.advance(Chunk("Hel", 1)), *talk.advance(Chunk("lo", 2))]
+    assert not talk.on_chunk(Chunk("Hel", 4, 1))
+    events = talk.take([Chunk("Hel", 4, 1), Chunk("lo", 5, 2), Chunk("more", 6, 3)])
     assert untimed(events)[-1] == Finished("stop_string", Usage(3, 0, 2), "lo")
-    assert talk.on_chunk(Chunk("more", 3))
+    assert talk.on_chunk(Chunk("more", 6, 3))
 
 
 async def test_the_formats_own_end_of_turn_is_an_ordinary_end() -> None:
     """The client did not ask for that string and does not hear of it, unless it did."""
     talk = sequence(stop=("mine",), turn_stop=("\nUser:",))
-    assert untimed(talk.advance(Chunk("Hi\nUser:", 3))) == [TextDelta("Hi"), Finished("stop", Usage(3, 0, 3))]
+    assert untimed(talk.take([Chunk("Hi\nUser:", 4, 3)])) == [TextDelta("Hi"), Finished("stop", Usage(3, 0, 3))]
     both = sequence(stop=("\nUser:",), turn_stop=("\nUser:",))
-    assert untimed(both.advance(Chunk("\nUser:", 3))) == [Finished("stop_string", Usage(3, 0, 3), "\nUser:")]
+    assert untimed(both.take([Chunk("\nUser:", 4, 3)])) == [Finished("stop_string", Usage(3, 0, 3), "\nUser:")]
 
 
-async def test_after_a_step_back_the_count_goes_on() -> None:
-    """The engine counts from nothing again; the client's answer does not."""
+async def test_the_token_that_ends_a_turn_is_no_text() -> None:
+    """Though it counts; the same token in the middle is."""
+    talk = sequence()
+    events = talk.take([Chunk("Hi", 4, 1), Chunk("<|im_end|>", 2, 2), Chunk(finish="stop", completion_tokens=2)])
+    assert untimed(events) == [TextDelta("Hi"), Finished("stop", Usage(3, 0, 2))]
+    middle = sequence()
+    assert middle.take([Chunk("<|im_end|>", 2, 1), Chunk("on", 4, 2)]) == [TextDelta("<|im_end|>on")]
+
+
+async def test_a_token_that_the_client_stops_at_is_no_text() -> None:
+    """Special or not."""
+    talk = sequence(stop_tokens=(9,))
+    assert untimed(talk.take([Chunk("Hi", 4, 1), Chunk("!", 9, 2)])) == [
+        TextDelta("Hi"),
+        Finished("stop", Usage(3, 0, 2)),
+    ]
+
+
+async def test_bytes_that_were_cut_off_count() -> None:
+    """The last chunk alone tells of them."""
+    talk = sequence()
+    events = talk.take([Chunk("a", 4, 1), Chunk(finish="length", completion_tokens=3)])
+    assert untimed(events)[-1] == Finished("length", Usage(3, 0, 3))
+
+
+async def test_after_a_step_back_the_count_goes_on_from_the_same_tokens() -> None:
+    """The engine counts from nothing again; the client's answer does not, and nothing is encoded again."""
     talk = sequence(max_tokens=10)
-    talk.advance(Chunk("a", 4))
-    talk.step_back()
-    assert (talk.completion_tokens, talk.remaining_tokens, talk.held_tokens) == (4, 6, 7)
-    talk.advance(Chunk("b", 1))
-    assert (talk.completion_tokens, talk.held_tokens, talk.most_tokens) == (5, 8, 13)
+    talk.take([Chunk("a", 4, 1), Chunk("b", 5, 2), None])
+    assert talk.is_run_over
+    talk.begin_run()
+    assert talk.tokens(lambda _: [99]) == [1, 2, 3, 4, 5]
+    assert (talk.said.num_sampled, talk.remaining_tokens, talk.held_tokens) == (2, 8, 5)
+    talk.take([Chunk("c", 6, 1)])
+    assert (talk.said.num_sampled, talk.held_tokens, talk.most_tokens) == (3, 6, 13)
 
 
-async def test_an_error_of_the_engine_is_raised() -> None:
+async def test_an_error_of_the_engine_comes_after_what_was_said() -> None:
     """As the error it is."""
-    with pytest.raises(BackendFailure, match="broken"):
-        sequence().advance(Chunk(error=BackendFailure("broken")))
+    talk = sequence()
+    assert talk.take([Chunk("a", 4, 1), Chunk(error=BackendFailure("broken"))]) == [TextDelta("a")]
+    assert str(talk.failure) == "broken"

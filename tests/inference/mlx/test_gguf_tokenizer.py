@@ -145,10 +145,9 @@ def engine(starter_model: Path) -> Iterator[Engine]:
 @pytest.mark.model
 async def test_the_starter_model_has_the_ids_of_llama_cpp(engine: Engine, starter_model: Path, tmp_path: Path) -> None:
     """For every text, id by id."""
-    theirs = EngineTokenizer(engine.socket_path, engine.key)
+    theirs = EngineTokenizer(engine.socket)
     link = tmp_path / "starter.gguf"
     link.symlink_to(starter_model)
     ours = await asyncio.to_thread(tokenizer_from, link)
     for text in TEXTS:
         assert ours.encode(text) == await asyncio.to_thread(theirs.encode, text), text
-    theirs.close()

@@ -1,4 +1,4 @@
-"""llama.cpp as a `Backend`: render -> tokens -> admission -> complete -> events. Runs inside a worker process.
+"""llama.cpp as a `Backend`: render -> tokens -> admission -> slot -> runs -> events. Runs inside a worker process.
 
 One text thread renders and tokenizes, one engine thread per slot blocks in llama.cpp, and the event loop decides.
 """
@@ -7,29 +7,38 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from pathlib import Path
 
-import msgspec
-
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import read_memory
-from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest
+from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
+from pensieve.inference.constraints.gbnf import to_gbnf
+from pensieve.inference.constraints.plan import plan
 from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.llamacpp import sizing
+from pensieve.inference.llamacpp.completion import Bound, Chunk, Run
 from pensieve.inference.llamacpp.engine import Engine
+from pensieve.inference.llamacpp.phases import Phases
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
-from pensieve.inference.llamacpp.sequence import Sequence
+from pensieve.inference.llamacpp.rendering import EngineRenderer
+from pensieve.inference.llamacpp.seats import Seats
+from pensieve.inference.llamacpp.sequence import EnginePrompt, Limit, Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
 from pensieve.inference.parsing.families import dialect_for
+from pensieve.inference.parsing.grammar import OutputGrammar
+from pensieve.inference.parsing.parser import OutputParser
 from pensieve.inference.render_thread import RenderThread
+from pensieve.inference.repetition import RepetitionGuard
 from pensieve.inference.sampling_defaults import sampling_defaults
-from pensieve.models.metadata import read_gguf, read_markers
-from pensieve.models.spec import ModelSpec
+from pensieve.models.metadata import GgufHeader, read_gguf, read_markers, read_special_tokens
+from pensieve.models.projector import find_projector
+from pensieve.models.spec import Capability, ModelSpec
 from pensieve.prompts.prompt import PromptRenderer
 from pensieve.prompts.template import ChatTemplate
 from pensieve.sampling.params import merge
@@ -40,23 +49,33 @@ class LlamaCppBackend:
 
     def __init__(self, spec: ModelSpec, settings: Settings) -> None:
         """Load the model. Blocks for seconds to minutes; raises `LoadFailed`."""
-        header = read_gguf(Path(spec.location))
+        path = Path(spec.location)
+        header = read_gguf(path)
+        projector = find_projector(path, settings.llamacpp.mmproj)
         sizes = sizing.choose(spec, settings, available_bytes=read_memory().available_bytes or 0)
-        self._limits = Limits(spec.name, sizes.context_tokens, sizes.context_tokens, engine="llama.cpp")
-        self._engine = Engine(spec, sizes, settings.llamacpp)
-        self._tokenizer = EngineTokenizer(self._engine.socket_path, self._engine.key, read_markers(Path(spec.location)))
-        self._renderer = PromptRenderer(
-            ChatTemplate(header.chat_template, bos_token=header.bos_token, eos_token=header.eos_token),
-            self._tokenizer,
-            added_bos=header.bos_token if header.adds_bos else "",
-            model_name=spec.name,
-            has_native_tools=dialect_for(header.chat_template, spec.architecture).has_native_tools,
+        self._settings = settings
+        self._dialect = dialect_for(header.chat_template, spec.architecture)
+        self._specials = read_special_tokens(path)
+        self._engine = Engine(spec, sizes, settings.llamacpp, projector)
+        self._renderer = self._renderer_for(spec, header)
+        self._limits = Limits(
+            spec.name,
+            sizes.context_tokens,
+            sizes.context_tokens,
+            capabilities=self._capabilities(),
+            engine="llama.cpp" if projector is None else f"llama.cpp, sees through {projector.name}",
         )
         self._sampling = sampling_defaults(settings.generation)
         self._pool = TokenPool(
             capacity_tokens=sizes.pool_tokens,
             num_slots=sizes.num_slots,
             queue_limit=settings.worker.queue_limit,
+        )
+        self._seats = Seats(
+            self._engine,
+            num_slots=sizes.num_slots,
+            capacity_tokens=sizes.pool_tokens,
+            aside_tokens=settings.llamacpp.prompt_cache_mib * 2**20 // max(1, spec.cache_bytes_per_token),
         )
         self._is_closed = False
         self._bell: Bell | None = None
@@ -67,7 +86,9 @@ class LlamaCppBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Backend.generate`."""
-        sequence = self._sequence(request, await self._render(request))
+        _refuse_unsupported(request)
+        bell = self._bell = self._bell or Bell(asyncio.get_running_loop())
+        sequence = await self._text.render(lambda: self._sequence(request, Inbox(bell)))
         self._pool.enqueue(Demand(sequence.id, sequence.held_tokens, sequence.most_tokens))
         self._sequences[sequence.id] = sequence
         try:
@@ -82,7 +103,9 @@ class LlamaCppBackend:
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """See `Backend.count_tokens`."""
-        return len(await self._render(request))
+        _refuse_unsupported(request)
+        prompt, _ = await self._text.render(lambda: self._renderer.render(request))
+        return len(prompt.tokens)
 
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
@@ -95,57 +118,115 @@ class LlamaCppBackend:
             sequence.is_cancelled = True
         await asyncio.to_thread(self._engine_threads.shutdown)
         await asyncio.to_thread(self._text.close)
-        self._tokenizer.close()
+        await asyncio.to_thread(self._seats.close)
         self._engine.close()
 
-    async def _render(self, request: GenerationRequest) -> list[int]:
-        _refuse_unsupported(request)
-        return await self._text.render(lambda: self._renderer.render(msgspec.structs.replace(request, thinking=None)))
+    def _renderer_for(self, spec: ModelSpec, header: GgufHeader) -> EngineRenderer:
+        tokenizer = EngineTokenizer(self._engine.socket, read_markers(Path(spec.location)))
+        mark = self._engine.image_mark() if self._engine.sees_images else ""
+        renderer = PromptRenderer(
+            ChatTemplate(header.chat_template, bos_token=header.bos_token, eos_token=header.eos_token),
+            tokenizer,
+            added_bos=header.bos_token if header.adds_bos else "",
+            model_name=spec.name,
+            has_native_tools=self._dialect.has_native_tools,
+            sees_images=bool(mark),
+            image_mark=mark,
+        )
+        return EngineRenderer(renderer, tokenizer, self._engine, mark)
 
-    def _sequence(self, request: GenerationRequest, prompt: list[int]) -> Sequence:
-        self._bell = self._bell or Bell(asyncio.get_running_loop())
-        context = self._limits.context_tokens
-        if len(prompt) >= context:
-            raise ContextOverflow(prompt_tokens=len(prompt), limit_tokens=context - 1)
-        room = context - len(prompt)
+    def _capabilities(self) -> tuple[Capability, ...]:
+        grammar = self._dialect.grammar
+        can: dict[Capability, bool] = {
+            "thinking": grammar.thinking is not None or grammar.style == "channels",
+            "tools": bool(grammar.calls) or grammar.style == "channels",
+            "structured_outputs": True,
+            "images": self._engine.sees_images,
+        }
+        return tuple(name for name, is_there in can.items() if is_there)
+
+    def _sequence(self, request: GenerationRequest, inbox: Inbox[Chunk | None]) -> Sequence:
+        """On the text thread."""
+        prompt, prompt_ending = self._renderer.render(request)
+        grammar = self._dialect.grammar.after(prompt_ending, tools=request.tools)
+        bound = _bound(request, grammar)
+        turn_stop = self._renderer.turn_stop
+        parser = OutputParser(
+            grammar, new_call_id=lambda: f"call_{secrets.token_hex(12)}", stop=request.stop + turn_stop
+        )
         return Sequence(
             str(next(self._ids)),
             prompt,
+            parser=parser,
+            phases=_phases(request, grammar, is_bound=bound is not None),
+            guard=RepetitionGuard(self._settings.generation, request.messages),
+            limit=self._limit(request, prompt),
+            inbox=inbox,
             sampling=merge(self._sampling, request.sampling),
-            max_tokens=min(room, request.max_tokens or room),
-            reason_at_max="length" if request.max_tokens and request.max_tokens <= room else "context_full",
-            stop=request.stop,
-            turn_stop=self._renderer.stop,
-            inbox=Inbox(self._bell),
+            bound=bound,
+            turn_stop=frozenset(turn_stop) - frozenset(request.stop),
+            stop_tokens=frozenset(request.stop_tokens),
+            logit_bias=request.logit_bias,
+            specials=self._specials,
         )
+
+    def _limit(self, request: GenerationRequest, prompt: EnginePrompt) -> Limit:
+        context, num_prompt = self._limits.context_tokens, len(prompt.tokens)
+        if num_prompt >= context:
+            raise ContextOverflow(prompt_tokens=num_prompt, limit_tokens=context - 1)
+        room = context - num_prompt
+        is_asked = request.max_tokens is not None and request.max_tokens <= room
+        return Limit(min(room, request.max_tokens or room), "length" if is_asked else "context_full")
 
     async def _run(self, sequence: Sequence) -> AsyncGenerator[GenerationEvent, None]:
         """Run an admitted sequence until it is finished or has stepped back."""
-        loop = asyncio.get_running_loop()
-        said: list[int] = []
-        if sequence.text:  # it has stepped back before
-            said = await self._text.render(lambda: self._renderer.continuation(sequence.text))
-        sequence.thread = loop.run_in_executor(self._engine_threads, self._complete, sequence, said)
-        while (chunk := await sequence.inbox.get()) is not None:
-            for event in sequence.advance(chunk):
-                yield event
-            if sequence.finished is not None:
-                return
-            if victim := self._pool.grow(sequence.id, sequence.held_tokens):
-                self._sequences[victim].is_stepping_back = True
-        await sequence.thread
+        tokens = await self._tokens(sequence)
+        sequence.slot = await self._seats.take(tokens, lambda: self._pool.reserved_tokens)
+        while True:
+            sequence.begin_run()
+            loop, run = asyncio.get_running_loop(), sequence.run(tokens)
+            sequence.thread = loop.run_in_executor(self._engine_threads, self._complete, sequence, run)
+            while not sequence.is_run_over:
+                for event in sequence.take(await sequence.inbox.get_all()):
+                    yield event
+                if sequence.failure is not None:
+                    raise sequence.failure
+                if sequence.finished is not None:
+                    return
+                self._keep_books(sequence)
+            await sequence.thread
+            if not sequence.is_turning:
+                break
+            tokens = await self._tokens(sequence)
         if not sequence.is_stepping_back:
             raise BackendFailure("llama.cpp stopped in the middle of an answer")
+        self._step_back(sequence)
+
+    async def _tokens(self, sequence: Sequence) -> list[int]:
+        """All that the engine must have read before the sequence goes on."""
+        if not sequence.said.text:
+            return list(sequence.prompt.tokens)
+        return await self._text.render(lambda: sequence.tokens(self._renderer.encode))
+
+    def _keep_books(self, sequence: Sequence) -> None:
+        if sequence.has_just_read and sequence.slot is not None:
+            self._seats.has_read(sequence.slot, *sequence.reading)
+        pinned = {other.id for other in self._sequences.values() if other.is_bound}
+        if victim := self._pool.grow(sequence.id, sequence.held_tokens, pinned):
+            self._sequences[victim].is_stepping_back = True
+
+    def _step_back(self, sequence: Sequence) -> None:
+        if sequence.is_bound:  # no grammar can be taken up in the middle
+            raise Overloaded("other answers needed the memory of this one, which must obey a schema", 2.0)
         sequence.step_back()
+        self._rise(sequence)
         self._pool.step_back(sequence.id, sequence.held_tokens)
         self._admit()
 
-    def _complete(self, sequence: Sequence, said: list[int]) -> None:
+    def _complete(self, sequence: Sequence, run: Run) -> None:
         """On an engine thread."""
         try:
-            self._engine.complete(
-                sequence.prompt + said, sequence.sampling, sequence.remaining_tokens, sequence.on_chunk
-            )
+            self._engine.complete(run, sequence.on_chunk)
         finally:
             sequence.inbox.put(None)
 
@@ -162,20 +243,35 @@ class LlamaCppBackend:
             sequence.thread.add_done_callback(lambda _: self._leave(sequence))
 
     def _leave(self, sequence: Sequence) -> None:
+        self._rise(sequence)
         self._pool.leave(sequence.id)
         del self._sequences[sequence.id]
         self._admit()
 
+    def _rise(self, sequence: Sequence) -> None:
+        """Leave the slot, with what it holds for whoever comes next."""
+        if sequence.slot is not None:
+            self._seats.leave(sequence.slot, sequence.engine_tokens)
+        sequence.slot = None
+
+
+def _bound(request: GenerationRequest, grammar: OutputGrammar) -> Bound | None:
+    constraint = plan(request, grammar)
+    return None if constraint is None else Bound(to_gbnf(constraint), constraint.triggers)
+
+
+def _phases(request: GenerationRequest, grammar: OutputGrammar, *, is_bound: bool) -> Phases:
+    thinking = request.thinking
+    return Phases(
+        grammar,
+        is_thinking_wanted=thinking is not None and thinking.mode != "disabled",
+        budget_tokens=thinking.budget_tokens if thinking is not None and thinking.mode == "enabled" else None,
+        is_bound=is_bound,
+    )
+
 
 def _refuse_unsupported(request: GenerationRequest) -> None:
-    """What this backend cannot do yet is refused by name, never ignored."""
-    if request.tools:
-        raise InvalidRequest("this server cannot call tools yet: leave `tools` out", "tools")
-    if request.output_schema is not None:
-        raise InvalidRequest("this server cannot follow a JSON schema yet", "output_config.format")
-    for name in ("logit_bias", "stop_tokens", "num_logprobs"):
-        if getattr(request, name) not in ({}, (), None):
-            raise InvalidRequest("models in GGUF files do not take this here; models of the MLX engine do", name)
-    # `adaptive` leaves it to the model; agents send it to every model.
-    if request.thinking is not None and request.thinking.mode == "enabled":
-        raise InvalidRequest("this server cannot make the model think yet: leave `thinking` out", "thinking")
+    """What this backend cannot do is refused by name, never ignored."""
+    if request.num_logprobs is not None:
+        problem = "models in GGUF files do not tell probabilities here; models of the MLX engine do"
+        raise InvalidRequest(problem, "num_logprobs")

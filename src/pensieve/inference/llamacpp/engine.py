@@ -1,83 +1,129 @@
 """The embedded llama.cpp server, fenced in: the only file that imports xllamacpp and knows its dictionaries.
 
 Its HTTP side listens on a Unix socket in an owner-only folder behind a random key, so no port is open; only the
-tokenizer uses it. Calls block and release the GIL, except loading, which holds it.
+tokenizer, images and chores between slots use it. Calls block and release the GIL, except loading, which holds it.
 """
 
 from __future__ import annotations
 
+import base64
 import fcntl
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import closing
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import xllamacpp
 
 from pensieve.config.settings import LlamaCppSettings
-from pensieve.errors import BackendFailure, ContextOverflow, LoadFailed, PensieveError
+from pensieve.errors import BackendFailure, LoadFailed
+from pensieve.inference.llamacpp.completion import Chunk, Run, chunk_of
+from pensieve.inference.llamacpp.engine_socket import EngineSocket
 from pensieve.inference.llamacpp.sizing import Sizes
 from pensieve.models.spec import ModelSpec
-from pensieve.sampling.params import SamplingParams
 
 FOLDER_PREFIX = "pensieve-engine-"
-
-RANDOM_SEED = 0xFFFFFFFF
-"""What llama.cpp takes for "choose one"."""
-
-
-class Chunk(msgspec.Struct, frozen=True):
-    """One step of one sequence."""
-
-    text: str = ""
-    completion_tokens: int = 0
-    """Sampled so far, this one included; 0 on prefill progress."""
-    cached_tokens: int | None = None
-    """Set on prefill progress."""
-    processed_tokens: int = 0
-    finish: str = ""
-    """`stop` or `length` on the last chunk."""
-    error: PensieveError | None = None
+COPY_NAME = "copy.bin"
+_LETTER = {"type": "text", "text": "x"}
 
 
 class Engine:
     """One loaded model. `complete` may run in as many threads as there are slots."""
 
-    def __init__(self, spec: ModelSpec, sizes: Sizes, settings: LlamaCppSettings) -> None:
-        """Load the model, which takes seconds to minutes. Raises `LoadFailed`."""
+    def __init__(
+        self, spec: ModelSpec, sizes: Sizes, settings: LlamaCppSettings, projector: Path | None = None
+    ) -> None:
+        """Load the model, which takes seconds to minutes. Raises `LoadFailed`.
+
+        `projector`: the file that turns images into embeddings of this model.
+        """
         _sweep()
         # Under another name until it is locked, or another worker that starts now would sweep it away.
         unlocked = Path(tempfile.mkdtemp(prefix="pensieve-new-"))
         self._lock = _locked(unlocked)
         self._folder = unlocked.rename(unlocked.with_name(FOLDER_PREFIX + unlocked.name.rpartition("-")[2]))
         self.socket_path = self._folder / "engine.sock"
-        self.key = secrets.token_urlsafe(32)
+        key = secrets.token_urlsafe(32)
+        self.socket = EngineSocket(self.socket_path, key)
+        """For the tokenizer and for streams."""
+        self._chores = EngineSocket(self.socket_path, key)
+        self.sees_images = projector is not None
         params = _common_params(spec.location, sizes, settings)
+        params.slot_save_path = f"{self._folder}{os.sep}"
         params.hostnames = [str(self.socket_path)]
-        params.api_keys = [self.key]
+        params.api_keys = [key]
+        if projector is not None:
+            files = params.mmproj
+            files.path = str(projector)
+            params.mmproj = files
         try:
             self._server = xllamacpp.Server(params)
         except (RuntimeError, ValueError) as error:
             self.close()
             reason = f"llama.cpp refused it (architecture {spec.architecture or 'unknown'}), or memory ran out"
+            if projector is not None:
+                reason += f"; its images go through {projector.name}: is that file made for this model?"
             raise LoadFailed(reason, spec.name) from error
 
-    def complete(
-        self, prompt: list[int], sampling: SamplingParams, max_tokens: int, on_chunk: Callable[[Chunk], bool]
-    ) -> None:
+    def complete(self, run: Run, on_chunk: Callable[[Chunk], bool]) -> None:
         """Generate until done; `on_chunk` runs on this thread, and returns True to cancel. Blocks."""
-        body = {"prompt": prompt, "n_predict": max_tokens, **_COMPLETION, **_sampling_fields(sampling)}
         try:
-            self._server.handle_completions(body, lambda raw: on_chunk(_chunk(raw)))
-        except (RuntimeError, ValueError) as error:
+            if self.sees_images:  # the call inside the process takes neither images then, nor tokens
+                with closing(self.socket.stream("/completion", run.body())) as answers:
+                    any(on_chunk(chunk_of(raw)) for raw in answers)
+            else:
+                self._server.handle_completions(run.body(), lambda raw: on_chunk(chunk_of(raw)))
+        except (RuntimeError, ValueError, OSError, HTTPException) as error:
             on_chunk(Chunk(error=BackendFailure(f"llama.cpp: {error}")))
 
+    def copy(self, source: int, target: int) -> None:
+        """Give the slot `target` all that the slot `source` has read; both must be idle. Raises `BackendFailure`."""
+        try:
+            self.save(source, COPY_NAME)
+            self.restore(target, COPY_NAME)
+        finally:
+            self.forget(COPY_NAME)
+
+    def save(self, slot: int, name: str) -> None:
+        """Write what an idle slot has read to a file of the engine's folder. Raises `BackendFailure`."""
+        self._chores.ask(f"/slots/{slot}?action=save", {"filename": name})
+
+    def restore(self, slot: int, name: str) -> None:
+        """Read it into an idle slot. Raises `BackendFailure`."""
+        self._chores.ask(f"/slots/{slot}?action=restore", {"filename": name})
+
+    def forget(self, name: str) -> None:
+        """Delete the file."""
+        (self._folder / name).unlink(missing_ok=True)
+
+    def erase(self, slot: int) -> None:
+        """Forget what an idle slot has read. Raises `BackendFailure`."""
+        self._chores.ask(f"/slots/{slot}?action=erase", {})
+
+    def image_mark(self) -> str:
+        """What stands for an image in a prompt: a text that llama.cpp draws at random. Raises `BackendFailure`."""
+        return str(self.socket.ask("/props").get("media_marker", ""))
+
+    def image_tokens(self, image: bytes) -> int:
+        """How many tokens of a prompt the image takes. Raises `BackendFailure`."""
+        url = f"data:image/png;base64,{base64.b64encode(image).decode()}"
+        shown = {"type": "image_url", "image_url": {"url": url}}
+        # Both have the same line break in the middle; a letter is one token.
+        return self._count(_LETTER, shown) - self._count(_LETTER, _LETTER) + 1
+
+    def _count(self, *parts: dict[str, Any]) -> int:
+        body = {"messages": [{"role": "user", "content": list(parts)}]}
+        return int(self.socket.ask("/v1/chat/completions/input_tokens", body)["input_tokens"])
+
     def close(self) -> None:
-        """Remove the socket; the memory goes when the process ends."""
+        """Remove the socket and its folder; the memory goes when the process ends."""
+        self.socket.close()
+        self._chores.close()
         shutil.rmtree(self._folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -107,14 +153,6 @@ def _sweep() -> None:
             os.close(lock)
 
 
-_COMPLETION: dict[str, Any] = {
-    "stream": True,
-    "return_progress": True,
-    "cache_prompt": True,
-    "timings_per_token": True,  # carries the exact number of sampled tokens; chunks are no measure of it
-}
-
-
 def _common_params(location: str, sizes: Sizes, settings: LlamaCppSettings) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = location
@@ -124,41 +162,14 @@ def _common_params(location: str, sizes: Sizes, settings: LlamaCppSettings) -> A
     params.n_batch = params.n_ubatch = sizes.batch_tokens
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = sizes.num_threads
     params.n_gpu_layers = settings.gpu_layers
-    params.cache_ram_mib = settings.prompt_cache_mib
+    params.cache_ram_mib = 0  # llama.cpp's own cache empties idle slots; what stays and what goes is decided in `slots`
+    params.cache_idle_slots = False
     params.fit_params = False  # sizes were chosen by our rules, and the user was told them
     params.ctx_shift = False  # never drop the middle of a prompt silently
     params.offline = True
     params.ui = False
     params.use_jinja = False  # templates are rendered by pensieve.prompts
+    params.chat_template = "chatml"  # one that it surely knows: only used to count the tokens of images
+    params.special = True  # what a parser reads stands between markers
     params.verbosity = 1  # errors only: they end up as the last words of a worker
     return params
-
-
-def _sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
-    return {
-        "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
-        "top_k": sampling.top_k,
-        "min_p": sampling.min_p,
-        "repeat_penalty": sampling.repetition_penalty,
-        "presence_penalty": sampling.presence_penalty,
-        "frequency_penalty": sampling.frequency_penalty,
-        "seed": RANDOM_SEED if sampling.seed is None else sampling.seed,
-    }
-
-
-def _chunk(raw: dict[str, Any]) -> Chunk:
-    if "error" in raw:
-        return Chunk(error=_error(raw["error"]))
-    progress = raw.get("prompt_progress")
-    if progress is not None:
-        return Chunk(cached_tokens=progress["cache"], processed_tokens=progress["processed"])
-    choice = raw["choices"][0]
-    sampled = raw.get("timings", {}).get("predicted_n", 0)
-    return Chunk(text=choice["text"], completion_tokens=sampled, finish=choice["finish_reason"] or "")
-
-
-def _error(raw: dict[str, Any]) -> PensieveError:
-    if raw.get("type") == "exceed_context_size_error":
-        return ContextOverflow(prompt_tokens=raw["n_prompt_tokens"], limit_tokens=raw["n_ctx"])
-    return BackendFailure(f"llama.cpp: {raw.get('message', 'failed without a message')}")

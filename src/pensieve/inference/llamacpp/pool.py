@@ -10,6 +10,7 @@ A sequence reserves its prompt and a little room to answer (never a client's who
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Collection
 
 import msgspec
 
@@ -56,7 +57,7 @@ class TokenPool:
     @property
     def free_tokens(self) -> int:
         """Tokens of the pool that nobody has reserved."""
-        return self.capacity_tokens - sum(self._reserved.values())
+        return self.capacity_tokens - self.reserved_tokens
 
     def enqueue(self, demand: Demand) -> None:
         """Put a new sequence at the end of the queue. Raises `Overloaded` when the queue is full."""
@@ -78,8 +79,16 @@ class TokenPool:
             admitted.append(demand.id)
         return admitted
 
-    def grow(self, sequence_id: str, held_tokens: int) -> str | None:
-        """Tell that a running sequence now holds this many tokens; gives the id of one that must step back, if any."""
+    @property
+    def reserved_tokens(self) -> int:
+        """Tokens of the pool that running sequences have reserved."""
+        return sum(self._reserved.values())
+
+    def grow(self, sequence_id: str, held_tokens: int, pinned: Collection[str] = ()) -> str | None:
+        """Tell that a running sequence now holds this many tokens; gives the id of one that must step back, if any.
+
+        It is the youngest of those that are not `pinned`, or of all.
+        """
         reserved, most = self._reserved[sequence_id], self._running[sequence_id].most_tokens
         if held_tokens + MARGIN_TOKENS < reserved or reserved >= most:
             return None
@@ -89,7 +98,8 @@ class TokenPool:
             self._owed.pop(sequence_id, None)
             return None
         self._owed[sequence_id] = want - reserved
-        return next(reversed(self._running))
+        youngest_first = list(reversed(self._running))
+        return next((other for other in youngest_first if other not in pinned), youngest_first[0])
 
     def step_back(self, sequence_id: str, held_tokens: int) -> None:
         """The sequence left its slot unfinished: it goes to the front of the queue with what it holds now."""

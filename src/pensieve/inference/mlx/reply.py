@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from pensieve.errors import PensieveError
 from pensieve.generation import (
     Finished,
-    FinishReason,
     GenerationEvent,
     PromptProgress,
     Started,
@@ -18,6 +17,7 @@ from pensieve.generation import (
     TokenLogprob,
     Usage,
 )
+from pensieve.inference.ending import ending, joined
 from pensieve.inference.mlx.runner import Probabilities
 from pensieve.inference.mlx.sequence import Began, Ended, Failed, Item, Read, Spoke
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
@@ -66,7 +66,7 @@ class Reply:
                     events += self._ending(item)
                 case Failed(error):
                     self.failure = error
-        return _joined(events)
+        return joined(events)
 
     def _heard(self, token: int, probabilities: Probabilities | None) -> list[GenerationEvent]:
         """Token by token, so that what is counted and reported ends with the token that completed a stop string."""
@@ -88,12 +88,7 @@ class Reply:
     def _ending(self, ended: Ended) -> list[GenerationEvent]:
         events = self._with_logprobs(self._parser.flush())
         usage = Usage(self._num_prompt_tokens, self._num_cached, self._num_spoken)
-        matched = self._parser.matched_stop
-        reason: FinishReason = ended.reason
-        if reason == "stop" or matched is not None:
-            reason = self._parser.finish_hint or "stop"
-        if matched in self._turn_stop:
-            matched, reason = None, "stop"
+        reason, matched = ending(self._parser, ended.reason, self._turn_stop)
         self.finished = Finished(reason, usage, matched, ended.timings)
         return [*events, self.finished]
 
@@ -110,17 +105,3 @@ class Reply:
                 self._logprobs.clear()
             shown.append(event)
         return shown
-
-
-def _joined(events: list[GenerationEvent]) -> list[GenerationEvent]:
-    """The same events, with deltas that follow one another made one: each costs a frame to the server."""
-    joined: list[GenerationEvent] = []
-    for event in events:
-        match joined[-1] if joined else None, event:
-            case TextDelta(before, logprobs), TextDelta(text, more):
-                joined[-1] = TextDelta(before + text, logprobs + more)
-            case ThinkingDelta(before), ThinkingDelta(text):
-                joined[-1] = ThinkingDelta(before + text)
-            case _:
-                joined.append(event)
-    return joined

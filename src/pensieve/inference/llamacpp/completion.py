@@ -1,0 +1,129 @@
+"""One run of llama.cpp as values: what is asked for, what comes back in pieces. Knows its dictionaries."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from pensieve.errors import BackendFailure, ContextOverflow, PensieveError
+from pensieve.sampling.params import SamplingParams
+
+RANDOM_SEED: Final = 0xFFFFFFFF
+"""What llama.cpp takes for "choose one"."""
+
+_TRIGGER_PATTERN: Final = 2
+"""llama.cpp's number for a trigger that is a regular expression: words of one token it wants declared twice."""
+_SPECIAL_IN_PATTERNS: Final = frozenset(r"\^$.|?*+()[]{}")
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """A grammar that the answer obeys: from its first token, or from a trigger on, which belongs to it."""
+
+    gbnf: str
+    triggers: tuple[str, ...] = ()
+
+
+class Run(msgspec.Struct, frozen=True):
+    """What llama.cpp is to do: read `tokens`, or with images `text`, and go on from there."""
+
+    tokens: list[int]
+    sampling: SamplingParams
+    max_tokens: int
+    text: str = ""
+    images: tuple[bytes, ...] = ()
+    bound: Bound | None = None
+    logit_bias: Mapping[int, float] = {}
+    slot: int = -1
+    """-1: llama.cpp's choice."""
+
+    def body(self) -> dict[str, Any]:
+        """The request in llama.cpp's words."""
+        prompt: Any = self.tokens
+        if self.images:
+            data = [base64.b64encode(image).decode() for image in self.images]
+            prompt = {"prompt_string": self.text, "multimodal_data": data}
+        body = {"prompt": prompt, "n_predict": self.max_tokens, **_FIXED, **_sampling_fields(self.sampling)}
+        if self.slot >= 0:
+            body["id_slot"] = self.slot
+        if self.logit_bias:
+            body["logit_bias"] = [[token, bias] for token, bias in self.logit_bias.items()]
+        return body | (_grammar_fields(self.bound) if self.bound is not None else {})
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """One step of one run."""
+
+    text: str = ""
+    token: int = -1
+    """The newest token; earlier ones of the same text were held back with it, where a character took several."""
+    completion_tokens: int = 0
+    """Sampled so far in this run, these included; 0 on prefill progress."""
+    cached_tokens: int | None = None
+    """Set on prefill progress."""
+    processed_tokens: int = 0
+    prompt_tokens: int = 0
+    finish: str = ""
+    """`stop` or `length` on the last chunk."""
+    error: PensieveError | None = None
+
+
+def chunk_of(raw: dict[str, Any]) -> Chunk:
+    """What llama.cpp says, as a value; `__verbose` holds the form with tokens."""
+    if "error" in raw:
+        return Chunk(error=_error(raw["error"]))
+    step = raw.get("__verbose", raw)
+    progress = step.get("prompt_progress")
+    if progress is not None:
+        return Chunk(
+            cached_tokens=progress["cache"], processed_tokens=progress["processed"], prompt_tokens=progress["total"]
+        )
+    if step["stop"]:
+        finish = "length" if step.get("stop_type") == "limit" else "stop"
+        return Chunk(text=step["content"], completion_tokens=step["tokens_predicted"], finish=finish)
+    tokens = step["tokens"]
+    return Chunk(text=step["content"], token=tokens[-1] if tokens else -1, completion_tokens=step["tokens_predicted"])
+
+
+_FIXED: Final[dict[str, Any]] = {
+    "stream": True,
+    "return_progress": True,
+    "cache_prompt": True,
+    "return_tokens": True,
+    "verbose": True,  # without it the tokens are left out
+}
+
+
+def _sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
+    return {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repeat_penalty": sampling.repetition_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "frequency_penalty": sampling.frequency_penalty,
+        "seed": RANDOM_SEED if sampling.seed is None else sampling.seed,
+    }
+
+
+def _grammar_fields(bound: Bound) -> dict[str, Any]:
+    fields: dict[str, Any] = {"grammar": bound.gbnf}
+    if bound.triggers:
+        fields["grammar_lazy"] = True
+        fields["grammar_triggers"] = [
+            {"type": _TRIGGER_PATTERN, "value": _pattern(trigger)} for trigger in bound.triggers
+        ]
+    return fields
+
+
+def _pattern(trigger: str) -> str:
+    return "".join(f"\\{letter}" if letter in _SPECIAL_IN_PATTERNS else letter for letter in trigger)
+
+
+def _error(raw: dict[str, Any]) -> PensieveError:
+    if raw.get("type") == "exceed_context_size_error":
+        return ContextOverflow(prompt_tokens=raw["n_prompt_tokens"], limit_tokens=raw["n_ctx"])
+    return BackendFailure(f"llama.cpp: {str(raw.get('message', 'failed without a message'))[:300]}")

@@ -1,0 +1,98 @@
+"""Gives each admitted sequence a slot of llama.cpp: waits, copies and makes room as `slots` decides. On the loop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from pensieve.errors import BackendFailure
+from pensieve.inference.llamacpp.engine import Engine
+from pensieve.inference.llamacpp.slots import SlotBook, Surplus, Take
+
+
+class Seats:
+    """The engine's slots and who sits where."""
+
+    def __init__(self, engine: Engine, *, num_slots: int, capacity_tokens: int, aside_tokens: int) -> None:
+        """`aside_tokens`: how many tokens may be kept in files when their slot is needed."""
+        self._engine = engine
+        self._capacity_tokens = capacity_tokens
+        self._book = SlotBook(num_slots, can_copy=not engine.sees_images, aside_tokens=aside_tokens)
+        self._choosing = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._chores = ThreadPoolExecutor(1, "slots")
+
+    async def take(self, prompt: Sequence[int], reserved_tokens: Callable[[], int]) -> int:
+        """The slot for this prompt, once it is to be had. `reserved_tokens`: of all that run, this one included."""
+        deadline: float | None = None
+        while True:
+            may_join = deadline is None or time.monotonic() < deadline
+            async with self._choosing:
+                decision = self._book.choose(prompt, may_join=may_join)
+                if isinstance(decision, Take):
+                    return await self._sit(decision, prompt, reserved_tokens())
+            if deadline is None and not decision.is_reading:
+                deadline = time.monotonic() + decision.missing_tokens * self._book.seconds_per_token
+            await self._wait(deadline)
+
+    def has_read(self, slot: int, num_tokens: int, seconds: float) -> None:
+        """The prompt in this slot is read: so many tokens took so long."""
+        self._book.has_read(slot)
+        self._book.measure(num_tokens, seconds)
+        self._tell()
+
+    def leave(self, slot: int, tokens: Sequence[int]) -> None:
+        """The slot is idle again and holds these tokens."""
+        self._book.end(slot, tokens)
+        self._tell()
+
+    def close(self) -> None:
+        """Wait for what is being copied."""
+        self._chores.shutdown()
+
+    async def _wait(self, deadline: float | None) -> None:
+        changed = self._changed
+        try:
+            async with asyncio.timeout(None if deadline is None else max(0.0, deadline - time.monotonic())):
+                await changed.wait()
+        except TimeoutError:
+            return
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _sit(self, take: Take, prompt: Sequence[int], reserved_tokens: int) -> int:
+        surplus = self._book.surplus(take, prompt, reserved_tokens, self._capacity_tokens)
+        for slot in surplus.emptied:
+            self._book.empty(slot)
+        self._book.begin(surplus.take.slot, prompt)
+        loop = asyncio.get_running_loop()
+        if not await loop.run_in_executor(self._chores, self._prepare, surplus):
+            for _, number in surplus.put_aside:
+                self._book.forget(number)
+        return surplus.take.slot
+
+    def _prepare(self, surplus: Surplus) -> bool:
+        """On the thread for chores: whether all went well. What fails here costs time, never an answer."""
+        take, engine = surplus.take, self._engine
+        try:
+            for slot, number in surplus.put_aside:
+                engine.save(slot, _name(number))
+            for slot in surplus.emptied:
+                engine.erase(slot)
+            if take.copied_from is not None:
+                engine.copy(take.copied_from, take.slot)
+            if take.fetched is not None:
+                engine.restore(take.slot, _name(take.fetched))
+            for number in surplus.dropped:
+                engine.forget(_name(number))
+        except BackendFailure:
+            return False
+        return True
+
+
+def _name(number: int) -> str:
+    return f"aside-{number}.bin"
