@@ -6,6 +6,7 @@ import logging
 import re
 from typing import Any
 
+import anthropic
 import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from live_server import Live, body, frames, names, serving
 from pensieve.inference.script import Call, Fail, Say, Script, Think, Turn
+from pensieve.messages import TextPart, ThinkingPart
 
 
 async def test_an_answer_comes_whole(live: Live) -> None:
@@ -171,6 +173,27 @@ async def test_a_server_tool_that_is_not_forced_is_not_offered(live: Live) -> No
     """The model never hears of it."""
     assert (await live.ask(tools=[SEARCH])).json()["content"] == [{"type": "text", "text": "one two three"}]
     assert live.backend.requests[-1].tools == ()
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_hidden_thinking_is_whole_again_in_the_next_turn(is_stream: bool) -> None:
+    """The client sees an empty block and echoes it: the model goes on from what it thought."""
+    hidden = {"type": "adaptive", "display": "omitted"}
+    async with (
+        serving(Script(turns=(Turn(steps=(Think("hm, so"), Say("yes"))),))) as live,
+        anthropic.AsyncAnthropic(base_url=live.url, api_key="any") as client,
+    ):
+        asked: dict[str, Any] = {"model": "any", "max_tokens": 99, "thinking": hidden}
+        turns: list[Any] = [{"role": "user", "content": "well?"}]
+        if is_stream:
+            async with client.messages.stream(**asked, messages=turns) as stream:
+                answer = await stream.get_final_message()
+        else:
+            answer = await client.messages.create(**asked, messages=turns)
+        assert [getattr(block, "thinking", "") for block in answer.content] == ["", ""]
+        again = [*turns, answer.to_param(), {"role": "user", "content": "go on"}]
+        await client.messages.create(**asked, messages=again)
+    assert live.backend.requests[-1].messages[1].parts == (ThinkingPart("hm, so"), TextPart("yes"))
 
 
 async def test_helpers_of_a_session_have_a_key_of_their_own(live: Live) -> None:

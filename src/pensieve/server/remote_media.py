@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
@@ -28,6 +28,8 @@ TOTAL_SECONDS = 20.0
 REMEMBERED_BYTES = 64 * 2**20
 """Each turn of a conversation names its images again."""
 
+_NOBODYS = (IPv4Network("192.0.0.0/24"), IPv4Network("192.88.99.0/24"))
+"""Of protocols and of relays, though some releases of Python call them global."""
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _CARRIERS = (IPv6Network("2001::/32"), IPv6Network("2002::/16"), IPv6Network("64:ff9b::/96"))
 """Addresses that carry an IPv4 address inside (Teredo, 6to4, NAT64): whereto they lead is decided elsewhere."""
@@ -47,6 +49,8 @@ def is_public(address: Address) -> bool:
     if isinstance(address, IPv6Address) and (
         address not in _GLOBAL_UNICAST or any(address in carrier for carrier in _CARRIERS)
     ):
+        return False
+    if isinstance(address, IPv4Address) and any(address in network for network in _NOBODYS):
         return False
     return address.is_global and not (address.is_multicast or address.is_reserved)
 

@@ -281,8 +281,10 @@ def test_hidden_thinking_comes_back_from_its_signature() -> None:
 def test_many_unknown_fields_are_bounded() -> None:
     """A body of nothing but unknown fields cannot fill the log."""
     odd: dict[str, Any] = {f"field_{at}": 1 for at in range(1000)}
-    sent = body(**odd)
-    assert len(decode_request(sent, request_id="req_1").unknown_fields) == 32
+    kinds = [{"type": f"kind_{at}"} for at in range(1000)]
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": kinds}]
+    for sent in (body(**odd), body(messages=turns), body(tools=kinds)):
+        assert len(decode_request(sent, request_id="req_1").unknown_fields) == 32
 
 
 def test_a_message_thread_is_refused_with_the_reason_that_sdks_understand() -> None:

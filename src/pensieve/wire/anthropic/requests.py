@@ -25,7 +25,7 @@ from pensieve.wire.anthropic.blocks import (
     decode_parts,
     encode_part,
 )
-from pensieve.wire.anthropic.body import check, parse_object, unknown_fields
+from pensieve.wire.anthropic.body import MAX_UNKNOWN_FIELDS, check, parse_object, unknown_fields
 from pensieve.wire.anthropic.foreign import settle
 from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.server_tools import ServerTool
@@ -221,7 +221,7 @@ def _decode(body: bytes, request_id: str, affinity_key: str, *, needs_max_tokens
     return DecodedRequest(
         request,
         bool(wire.stream),
-        (*unknown_fields(raw, wire), *_unknown_kinds(unknown_blocks, tools)),
+        (*unknown_fields(raw, wire), *_unknown_kinds(unknown_blocks, tools))[:MAX_UNKNOWN_FIELDS],
         _decode_manner(wire),
         tuple(at for at, _ in placed),
         choice if isinstance(choice, ServerTool) else None,
