@@ -115,7 +115,7 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, kw_only=True):
     pool_tokens: Annotated[int, Meta(ge=256, le=2**26)] | None = None
     """Key-value cache shared by the running requests, in tokens."""
     prompt_cache_mib: Annotated[int, Meta(ge=0, le=2**20)] = 256
-    """Budget of the cache of finished prompts in RAM; 0 turns it off."""
+    """Budget of prompts that are put aside, in temporary files, when their place is needed; 0 turns it off."""
     gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] = -1
     """Layers on the GPU where there is one; -1: all."""
     mmproj: Name | None = None

@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.model, pytest.mark.asyncio(loop_scope="module")]
 
 WORDS = ("path", "line", "count", "unit", "mode", "depth", "title", "owner", "limit", "start")
 SETTINGS = Settings(
-    model=ModelSettings(context_tokens=1024), llamacpp=LlamaCppSettings(parallel=4, pool_tokens=6144, batch_tokens=64)
+    model=ModelSettings(context_tokens=1024),
+    llamacpp=LlamaCppSettings(parallel=8, pool_tokens=8192, batch_tokens=64, threads=1),
 )
 
 
