@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import msgspec
+
 from pensieve.generation import Collector, GenerationEvent
 from pensieve.inference.parsing.grammar import (
     ARGUMENT_PAIRS,
@@ -49,6 +51,7 @@ HARMONY = CHANNELS.after("<|end|><|start|>assistant", tools=TOOLS)
 ELEMENTS = OutputGrammar(thinking=THINK_TAGS, calls=(FUNCTION_ELEMENTS,)).after("", tools=TOOLS)
 PAIRS = OutputGrammar(thinking=THINK_TAGS, calls=(ARGUMENT_PAIRS,)).after("", tools=TOOLS)
 TERMS = OutputGrammar(thinking=THOUGHT_CHANNEL, calls=(CALL_TERMS,)).after("", tools=TOOLS)
+PLAIN_HARMONY = msgspec.structs.replace(HARMONY, calls=(TOOL_CALL_TAGS,))
 
 PARIS = {"city": "Paris"}
 
@@ -152,6 +155,20 @@ TRANSCRIPTS = {
     "channels, one that nobody knows": Transcript(HARMONY, "<|channel|>aside<|message|>Oh.<|end|>", text="Oh."),
     "channels, a header without end": Transcript(
         HARMONY, "<|channel|>final " + "word " * 100 + "<|end|>", text="word " * 100
+    ),
+    "channels, a call in the plain format": Transcript(
+        PLAIN_HARMONY,
+        "<|channel|>analysis<|message|>Look<|end|><|start|>assistant<|channel|>final<|message|>"
+        "Let me see.\n<tool_call>\n"
+        '{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call><|end|>'
+        "<|start|>assistant<|channel|>final<|message|>So <tool<|end|>"
+        "<|start|>assistant<|channel|>analysis<|message|>!<|end|>",
+        "Look!",
+        "Let me see.So <tool",
+        (("weather", PARIS),),
+    ),
+    "terms, thinking opened by the prompt": Transcript(
+        TERMS.after("<tool_response|><|channel>thought\n", tools=TOOLS), "Hm.\n<channel|>Yes.", "Hm.", "Yes."
     ),
     "elements": Transcript(
         ELEMENTS,

@@ -17,6 +17,7 @@ from model_outputs import (
     MISTRAL,
     PAIRS,
     PHI,
+    PLAIN_HARMONY,
     TERMS,
     TOOLS,
     TRANSCRIPTS,
@@ -37,7 +38,7 @@ FRAGMENTS = (
     *(" to=functions.a", "json", "<|constrain|>", "<|tool_call|>", "<|/tool_call|>", "STOP", "ST", "word " * 60),
 )
 OUTPUTS = st.lists(st.sampled_from(FRAGMENTS), max_size=14).map("".join)
-GRAMMARS = st.sampled_from([HERMES, MISTRAL, LLAMA, PHI, HARMONY, ELEMENTS, PAIRS, TERMS])
+GRAMMARS = st.sampled_from([HERMES, MISTRAL, LLAMA, PHI, HARMONY, PLAIN_HARMONY, ELEMENTS, PAIRS, TERMS])
 CUTS = st.lists(st.integers(0, 200), max_size=12)
 transcripts = pytest.mark.parametrize("transcript", TRANSCRIPTS.values(), ids=TRANSCRIPTS)
 

@@ -13,6 +13,7 @@ from pensieve.inference.parsing.calls import ArgumentsReader
 from pensieve.inference.parsing.emitter import Emitter
 from pensieve.inference.parsing.grammar import CALL, CHANNEL, CONSTRAIN, END, MESSAGE, RETURN, START, OutputGrammar
 from pensieve.inference.parsing.spans import first_marker, held_length
+from pensieve.inference.parsing.tags import TagParser
 
 _HEADER_MARKERS: Final = (START, CHANNEL, CONSTRAIN, MESSAGE, END, RETURN, CALL)
 _BODY_ENDS: Final = (START, CHANNEL, END, RETURN, CALL)
@@ -34,6 +35,9 @@ class ChannelParser:
     def __init__(self, grammar: OutputGrammar, emitter: Emitter) -> None:
         self._emitter = emitter
         self._reads_calls = grammar.reads_calls
+        self._calls = OutputGrammar(calls=grammar.calls)
+        self._text = TagParser(self._calls, emitter)
+        """Reads the plain format's calls in what is said, where the prompt asked for that."""
         self._pending = ""
         self._header = ""
         self._place: Literal["header", "thinking", "text", "call"] = "header"
@@ -59,6 +63,7 @@ class ChannelParser:
                 self._end(is_cut=True)
         elif CHANNEL in self._header:
             self._lose_header()
+        self._end_text(is_cut=is_cut)
 
     def _step(self) -> bool:
         markers = _HEADER_MARKERS if self._place == "header" else _BODY_ENDS
@@ -134,9 +139,19 @@ class ChannelParser:
             case "text":
                 body = body.lstrip() if self._skips_space else body
                 self._skips_space = self._skips_space and not body
-                self._emitter.say(body)
+                self._say(body)
             case "call":
                 self._take_arguments(body)
+
+    def _say(self, text: str) -> None:
+        if self._calls.calls:
+            self._text.feed(text)
+        else:
+            self._emitter.say(text)
+
+    def _end_text(self, *, is_cut: bool = False) -> None:
+        self._text.flush(is_cut=is_cut)
+        self._text = TagParser(self._calls, self._emitter)
 
     def _take_arguments(self, body: str) -> None:
         assert self._arguments is not None, "a call has arguments"
@@ -154,6 +169,8 @@ class ChannelParser:
 
     def _end(self, *, is_cut: bool = False) -> None:
         """The message is over, by its marker or by what follows; a cut one is only over because the text is."""
+        if self._place == "text" and not is_cut:
+            self._end_text()
         if self._place == "thinking" and not is_cut:
             self._emitter.finish_thinking()
         elif self._place == "call" and self._arguments is not None:

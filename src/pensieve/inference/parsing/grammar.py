@@ -69,7 +69,7 @@ class OutputGrammar(msgspec.Struct, frozen=True):
         if self.style == "channels":
             _, marker, header = prompt.rpartition(START)
             return marker + header if marker and END not in header else ""
-        is_open = self.thinking is not None and prompt.rstrip().endswith(self.thinking.opener)
+        is_open = self.thinking is not None and prompt.rstrip().endswith(self.thinking.opener.rstrip())
         return self.thinking.opener if self.thinking is not None and is_open else ""
 
 
