@@ -8,7 +8,6 @@ from pathlib import Path
 import msgspec
 
 from pensieve.devices import darwin
-from pensieve.devices.memory import read_kernel_file
 
 _PRIVATE = ("RssAnon", "RssShmem", "VmSwap")
 
@@ -31,7 +30,10 @@ def read_process(pid: int, root: Path = Path("/proc")) -> ProcessMemory | None:
     if sys.platform == "darwin":  # pragma: no cover - no such machine runs our tests
         footprint = darwin.footprint_bytes(pid)
         return None if footprint is None else ProcessMemory(footprint)
-    lines = read_kernel_file(root / str(pid) / "status").decode("ascii", "replace").splitlines()
+    try:
+        lines = (root / str(pid) / "status").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return None
     found = dict(line.split(":", 1) for line in lines if ":" in line)
     if "RssAnon" not in found:  # a zombie holds nothing and says nothing
         return None

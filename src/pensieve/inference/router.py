@@ -13,7 +13,6 @@ from typing import Protocol, runtime_checkable
 from pensieve.errors import BackendFailure
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend, Limits
-from pensieve.inference.supervision import Supervised
 from pensieve.models.spec import ModelSpec
 
 
@@ -22,7 +21,7 @@ class Status(Protocol):
 
     @property
     def state(self) -> str:
-        """One of the words of `supervision.State`."""
+        """One word: `unloaded`, `loading`, `ready`, `restarting`, `failed` or `closed`."""
         ...
 
 
@@ -56,11 +55,6 @@ class Router:
         if self._resident is None:
             return "unloaded"
         return self._resident.status.state if isinstance(self._resident, HasStatus) else "ready"
-
-    @property
-    def supervised(self) -> Supervised | None:
-        """The resident backend, where it has a worker that is looked after; asking starts nothing."""
-        return self._resident if isinstance(self._resident, Supervised) else None
 
     def resolve(self, name: str) -> ModelSpec:
         """The model that answers requests for `name`."""

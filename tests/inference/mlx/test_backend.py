@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from pensieve.config.settings import GenerationSettings, MlxSettings, ModelSettings, Settings, WorkerSettings
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
-from pensieve.generation import Answer, GenerationRequest, Started, TextDelta, TokenLogprob, collect
+from pensieve.generation import Answer, GenerationRequest, Started, TextDelta, TokenLogprob, ToolChoice, collect
 from pensieve.inference.mlx.backend import MlxBackend
 from pensieve.messages import TextPart, ThinkingPart, ToolSpec, say
 from pensieve.models.folders import read_folder
@@ -81,12 +81,16 @@ async def test_a_prompt_as_long_as_the_context_is_refused_and_a_shorter_one_fill
     assert reply.usage.prompt_tokens + reply.usage.completion_tokens == CONTEXT
 
 
-async def test_what_it_cannot_do_is_refused_by_name(backend: MlxBackend) -> None:
-    """Tools and schemas come later; nothing accepted is dropped in silence."""
-    with pytest.raises(InvalidRequest, match="tools"):
-        await answer(backend, tools=(ToolSpec("f", {}),))
-    with pytest.raises(InvalidRequest, match="schema"):
-        await answer(backend, output_schema={"type": "object"})
+async def test_a_schema_that_cannot_be_obeyed_is_refused_by_name(backend: MlxBackend) -> None:
+    """With the place and the keyword; and so is a forced call of a tool that is not there."""
+    tool = ToolSpec("f", {"type": "object", "properties": {"a": {"not": {}}}}, is_strict=True)
+    with pytest.raises(InvalidRequest, match=r"input_schema\.properties\.a: .*`not`"):
+        await answer(backend, tools=(tool,))
+    with pytest.raises(InvalidRequest, match="patternProperties"):
+        await answer(backend, output_schema={"type": "object", "patternProperties": {}})
+    with pytest.raises(InvalidRequest, match="no tool named 'g'"):
+        await answer(backend, tools=(ToolSpec("f", {}),), tool_choice=ToolChoice("tool", "g"))
+    assert set((await backend.limits()).capabilities) >= {"tools", "structured_outputs"}
 
 
 async def test_bias_stop_tokens_and_seeds_reach_the_sampler(backend: MlxBackend) -> None:

@@ -33,6 +33,9 @@ from pensieve.inference.parsing.grammar import (
     OutputGrammar,
 )
 
+MOST_CALLS: Final = 16
+"""So many calls in one answer at most: a small model would go on calling until it is cut."""
+
 _TO_FUNCTION: Final = " to=functions."
 _NOT_SPACE_NOR_BRACE: Final = Characters(
     ((0, 8), (0x0B, 0x0C), (0x0E, 0x1F), (0x21, 0x7A), (0x7C, 0xD7FF), (0xE000, MAX_CODE_POINT))
@@ -110,15 +113,15 @@ def _separate_calls(syntax: CallSyntax, tools: Several[Offered], *, is_parallel:
     body = choice(*(_object(tool, syntax) for tool in tools))
     if not syntax.closer:
         between = Literal(f"{syntax.separator} ")
-        return sequence(Literal(syntax.opener), Repeat(body, between, 1, None if is_parallel else 1))
+        return sequence(Literal(syntax.opener), Repeat(body, between, 1, MOST_CALLS if is_parallel else 1))
     call = sequence(Literal(f"{syntax.opener}\n"), body, Literal(f"\n{syntax.closer}"))
-    return Repeat(call, Literal("\n"), 1, None if is_parallel else 1)
+    return Repeat(call, Literal("\n"), 1, MOST_CALLS if is_parallel else 1)
 
 
 def _listed_calls(syntax: CallSyntax, tools: Several[Offered], *, is_parallel: bool) -> Rule:
     """All calls in one JSON list."""
     body = choice(*(_object(tool, syntax) for tool in tools))
-    listed = Repeat(body, Literal(", "), 1, None if is_parallel else 1)
+    listed = Repeat(body, Literal(", "), 1, MOST_CALLS if is_parallel else 1)
     space = optional(Literal(" ")) if syntax.arguments_mark else Literal("")
     return sequence(Literal(syntax.opener), space, Literal("["), listed, Literal(f"]{syntax.closer}"))
 
@@ -126,7 +129,7 @@ def _listed_calls(syntax: CallSyntax, tools: Several[Offered], *, is_parallel: b
 def _named_calls(syntax: CallSyntax, tools: Several[Offered], *, is_parallel: bool) -> Rule:
     """A name, a mark, and the arguments."""
     each = (sequence(Literal(f"{syntax.opener}{tool.name}{syntax.arguments_mark}"), tool.arguments) for tool in tools)
-    return Repeat(choice(*each), at_least=1, at_most=None if is_parallel else 1)
+    return Repeat(choice(*each), at_least=1, at_most=MOST_CALLS if is_parallel else 1)
 
 
 def _channel_call(tool: Offered) -> Rule:

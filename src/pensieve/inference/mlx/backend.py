@@ -12,20 +12,24 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from pensieve.config.settings import Settings
-from pensieve.errors import ContextOverflow, InvalidRequest, LoadFailed
+from pensieve.errors import ContextOverflow, LoadFailed
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.delivery import Bell, Inbox
+from pensieve.inference.mlx.courses import Courses
 from pensieve.inference.mlx.engine import Engine
 from pensieve.inference.mlx.machine import Built, build
 from pensieve.inference.mlx.reply import Reply
 from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.sequence import Item, Task
+from pensieve.inference.mlx.steering import Steering
 from pensieve.inference.parsing.families import dialect_for
+from pensieve.inference.parsing.grammar import OutputGrammar
 from pensieve.inference.parsing.parser import OutputParser
 from pensieve.inference.render_thread import RenderThread
+from pensieve.inference.repetition import RepetitionGuard
 from pensieve.inference.sampling_defaults import sampling_defaults
-from pensieve.models.spec import ModelSpec
+from pensieve.models.spec import Capability, ModelSpec
 from pensieve.prompts.prompt import Prompt, PromptRenderer
 from pensieve.prompts.template import ChatTemplate
 from pensieve.sampling.params import merge
@@ -53,16 +57,21 @@ class MlxBackend:
         )
         self._grammar = dialect.grammar
         context = min(settings.model.context_tokens or sys.maxsize, self._loaded.context_tokens, fitting_tokens)
-        self._limits = Limits(spec.name, context, context, engine=description)
+        can: tuple[Capability, ...] = ("tools", "structured_outputs")
+        if dialect.grammar.thinking is not None or dialect.grammar.style == "channels":
+            can = ("thinking", *can)
+        self._limits = Limits(spec.name, context, context, can, engine=description)
+        self._generation = settings.generation
         self._sampling = sampling_defaults(settings.generation)
+        self._courses = Courses(self._tokenizer, self._loaded.vocabulary_size, sorted(self._loaded.eos_ids))
         self._text = RenderThread(queue_limit=settings.worker.queue_limit)
         self._ids = itertools.count(1)
         self._bell: Bell | None = None
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Backend.generate`."""
-        prompt = await self._render(request)
-        reply, task = self._reply(request, prompt), self._task(request, prompt.tokens)
+        prompt, grammar, steering = await self._text.render(lambda: self._prepared(request))
+        reply, task = self._reply(request, prompt, grammar), self._task(request, prompt.tokens, steering)
         self._bell = self._bell or Bell(asyncio.get_running_loop())
         inbox: Inbox[Item] = Inbox(self._bell)
         self._engine.submit(task, lambda item, is_urgent: inbox.put(item, is_urgent=is_urgent))
@@ -79,7 +88,7 @@ class MlxBackend:
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """See `Backend.count_tokens`."""
-        return len((await self._render(request)).tokens)
+        return len(await self._text.render(lambda: self._renderer.render(request)))
 
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
@@ -107,11 +116,13 @@ class MlxBackend:
             raise LoadFailed(f"MLX failed while it was loaded ({what}): {advice}", spec.name) from error
         return kept[0]
 
-    async def _render(self, request: GenerationRequest) -> Prompt:
-        _refuse_unsupported(request)
-        return await self._text.render(lambda: self._renderer.prompt(request))
+    def _prepared(self, request: GenerationRequest) -> tuple[Prompt, OutputGrammar, Steering | None]:
+        """The prompt, how the answer to it is read, and what it may be; on the text thread."""
+        prompt = self._renderer.prompt(request)
+        grammar = self._grammar.after(prompt.ending, tools=request.tools)
+        return prompt, grammar, self._courses.steering(request, grammar)
 
-    def _task(self, request: GenerationRequest, prompt: list[int]) -> Task:
+    def _task(self, request: GenerationRequest, prompt: list[int], steering: Steering | None) -> Task:
         context = self._limits.context_tokens
         if len(prompt) >= context:
             raise ContextOverflow(prompt_tokens=len(prompt), limit_tokens=context - 1)
@@ -125,19 +136,15 @@ class MlxBackend:
             stop_tokens=self._loaded.eos_ids.union(request.stop_tokens),
             logit_bias=request.logit_bias,
             num_logprobs=request.num_logprobs,
+            steering=steering,
         )
 
-    def _reply(self, request: GenerationRequest, prompt: Prompt) -> Reply:
+    def _reply(self, request: GenerationRequest, prompt: Prompt, grammar: OutputGrammar) -> Reply:
         turn_stop = self._renderer.stop
-        parser = OutputParser(self._grammar.after(prompt.ending, tools=request.tools), stop=request.stop + turn_stop)
         return Reply(
-            len(prompt.tokens), parser, self._tokenizer, turn_stop=frozenset(turn_stop) - frozenset(request.stop)
+            len(prompt.tokens),
+            OutputParser(grammar, stop=request.stop + turn_stop),
+            self._tokenizer,
+            turn_stop=frozenset(turn_stop) - frozenset(request.stop),
+            guard=RepetitionGuard(self._generation, request.messages),
         )
-
-
-def _refuse_unsupported(request: GenerationRequest) -> None:
-    """What this backend cannot do yet is refused by name, never ignored."""
-    if request.tools:
-        raise InvalidRequest("this server cannot call tools yet: leave `tools` out", "tools")
-    if request.output_schema is not None:
-        raise InvalidRequest("this server cannot follow a JSON schema yet", "output_config.format")

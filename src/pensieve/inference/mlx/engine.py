@@ -23,7 +23,6 @@ from pensieve.inference.failure import converted
 from pensieve.inference.mlx.reading import GAP_SECONDS, Pace, is_kept_at, next_stop
 from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.runner import Spoken
-from pensieve.inference.mlx.sampler import RowSampler
 from pensieve.inference.mlx.scheduler import Scheduler
 from pensieve.inference.mlx.sequence import Failed, Sequence, Sink, Task
 
@@ -256,8 +255,8 @@ class Engine:
         if not is_last:
             runner.read(sequence.caches, piece)
             return None
-        sequence.sampler = self._sampler(sequence)
-        return runner.read_last(sequence.id, sequence.sampler, sequence.caches, piece)
+        sampler = sequence.new_sampler(self._machine.vocabulary_size)
+        return runner.read_last(sequence.id, sampler, sequence.caches, piece)
 
     def _begin_answer(self, sequence: Sequence, first: Spoken) -> None:
         if self._hear(first):
@@ -266,16 +265,6 @@ class Engine:
             caches, sequence.caches = sequence.caches, []
             self._machine.runner.join(sequence.id, sequence.sampler, caches, sequence.tokens)
             self._scheduler.decode(sequence.id)
-
-    def _sampler(self, sequence: Sequence) -> RowSampler:
-        return RowSampler(
-            sequence.sampling,
-            sequence.task.prompt,
-            sequence.outputs,
-            vocabulary_size=self._machine.vocabulary_size,
-            logit_bias=sequence.task.logit_bias,
-            num_logprobs=sequence.task.num_logprobs,
-        )
 
     # Decoding.
 
@@ -302,6 +291,10 @@ class Engine:
         sequence = self._sequences[spoken.row_id]
         if not spoken.is_finite:
             self._fail(sequence, BackendFailure("the model gave no finite numbers for this request"))
+            return False
+        steering = sequence.task.steering
+        if steering is not None and steering.failure is not None:
+            self._fail(sequence, steering.failure)
             return False
         if spoken.token in sequence.task.stop_tokens:
             return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from pensieve.config.settings import GenerationSettings
 from pensieve.errors import PensieveError
 from pensieve.generation import (
     Finished,
@@ -22,13 +23,20 @@ from pensieve.inference.mlx.runner import Probabilities
 from pensieve.inference.mlx.sequence import Began, Ended, Failed, Item, Read, Spoke
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
 from pensieve.inference.parsing.parser import OutputParser
+from pensieve.inference.repetition import RepetitionGuard
 
 
 class Reply:
     """The events of one sequence, from its items in order."""
 
     def __init__(
-        self, num_prompt_tokens: int, parser: OutputParser, tokenizer: MlxTokenizer, *, turn_stop: Iterable[str] = ()
+        self,
+        num_prompt_tokens: int,
+        parser: OutputParser,
+        tokenizer: MlxTokenizer,
+        *,
+        turn_stop: Iterable[str] = (),
+        guard: RepetitionGuard | None = None,
     ) -> None:
         """`turn_stop` are those of the parser's stop strings that end a turn of the prompt format itself."""
         self.finished: Finished | None = None
@@ -36,6 +44,7 @@ class Reply:
         """What ended the sequence instead; raise it once the events before it are out."""
         self._num_prompt_tokens = num_prompt_tokens
         self._parser = parser
+        self._guard = guard or RepetitionGuard(GenerationSettings(repetition_guard="off"))
         self._tokenizer = tokenizer
         self._stream = tokenizer.stream()
         self._turn_stop = frozenset(turn_stop)
@@ -45,8 +54,8 @@ class Reply:
 
     @property
     def has_stopped(self) -> bool:
-        """A stop string ended the answer: what the engine still says is not part of it."""
-        return self._parser.matched_stop is not None
+        """A stop string or a loop ended the answer: what the engine still says is not part of it."""
+        return self._parser.matched_stop is not None or self._guard.is_looping
 
     def take(self, items: Iterable[Item]) -> list[GenerationEvent]:
         """The events of these items; see `failure` for what is no event."""
@@ -75,6 +84,7 @@ class Reply:
         self._num_spoken += 1
         if probabilities is not None:
             self._logprobs.append(self._with_texts(token, probabilities))
+        self._guard.take_tokens((token,))
         return self._parsed(self._stream.add(token))
 
     def _with_texts(self, token: int, probabilities: Probabilities) -> TokenLogprob:
@@ -83,12 +93,17 @@ class Reply:
         return TokenLogprob(token, text_of(token), probabilities.logprob, alternatives)
 
     def _parsed(self, text: str) -> list[GenerationEvent]:
-        return self._with_logprobs(self._parser.feed(text)) if text else []
+        events = self._with_logprobs(self._parser.feed(text)) if text else []
+        for event in events:
+            self._guard.take_event(event)
+        return events
 
     def _ending(self, ended: Ended) -> list[GenerationEvent]:
         events = self._with_logprobs(self._parser.flush())
         usage = Usage(self._num_prompt_tokens, self._num_cached, self._num_spoken)
         reason, matched = ending(self._parser, ended.reason, self._turn_stop)
+        if self._guard.is_looping:
+            reason, matched = "repetition", None
         self.finished = Finished(reason, usage, matched, ended.timings)
         return [*events, self.finished]
 

@@ -1,7 +1,7 @@
 """The arrays of running sequences: prompts are read one by one, answers are decoded in one batch.
 
 One row is decoded with the model's plain caches, which have the quicker kernels; more rows share batched ones. Each
-step computes the next tokens while the last ones are read back.
+step computes the next tokens while the last ones are read back; where a row is steered, the next logits.
 Lives on the engine thread; decides nothing.
 """
 
@@ -85,6 +85,8 @@ class Runner:
         mx.eval(first.tokens, first.is_finite, first.reports, [cache.state for cache in caches])
         token: Any = first.tokens.item()
         is_finite: Any = first.is_finite.item()
+        if sampler.steering is not None:
+            sampler.steering.take(token)
         return Spoken(sequence_id, token, is_finite, _in_numbers(first.reports[0]))
 
     def join(self, row_id: str, sampler: RowSampler, caches: Caches, tokens: Sequence[int]) -> None:
@@ -116,9 +118,23 @@ class Runner:
         newest, inputs = self._newest, self._newest.tokens
         logits = self._model(inputs[:, None], cache=self._caches)[:, -1, :]
         samplers = [row.sampler for row in self._rows]
+        spoken = self._steered(logits, newest) if any(sampler.steering for sampler in samplers) else None
         self._newest = draw(logits, samplers, inputs, [True] * len(samplers))
         mx.async_eval(self._newest.tokens, self._newest.is_finite, self._newest.reports)  # type: ignore[no-untyped-call]
-        return self._spoken(newest)
+        return self._spoken(newest) if spoken is None else spoken
+
+    def _steered(self, logits: mx.array, newest: Draw) -> list[Spoken]:
+        """Read the last tokens back before the next are drawn, since they say what those may be.
+
+        The device computes the logits meanwhile, and goes on with them while masks are made in the draw.
+        """
+        mx.async_eval(logits)  # type: ignore[no-untyped-call]
+        spoken = self._spoken(newest)
+        said = {each.row_id: each.token for each in spoken}
+        for row in self._rows:
+            if row.sampler.steering is not None and row.id in said:
+                row.sampler.steering.take(said[row.id])
+        return spoken
 
     def tokens(self, row_id: str) -> list[int]:
         """What the row's cache holds."""
@@ -148,11 +164,9 @@ class Runner:
         kept, reports = mx.array(keep), tuple(self._newest.reports[place] for place in keep)
         self._newest = Draw(self._newest.tokens[kept], self._newest.is_finite[kept], reports)
 
-    def clear(self) -> dict[str, list[int]]:
-        """Drop the batch, whatever state it is in; gives the tokens each row had, its unread newest one left out."""
-        tokens = {row.id: row.tokens for row in self._rows}
+    def clear(self) -> None:
+        """Drop the batch, whatever state it is in."""
         self._rows, self._caches, self._newest, self._is_batched = [], [], None, False
-        return tokens
 
     def close(self) -> None:
         """Drop every array; the engine thread calls it before it ends."""

@@ -12,11 +12,17 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
+from pensieve.inference.mlx.steering import Steering
 from pensieve.sampling.params import SamplingParams
 
 COLDEST = 1e-5
 """A lower temperature is none: logits divided by it may overflow, and the likeliest token is all that is left."""
+
+
+ALMOST_ONE = 1 - 2**-24
+"""The largest number below one in single precision: one itself would mean a token without any probability."""
 
 
 class Report(NamedTuple):
@@ -50,12 +56,15 @@ class RowSampler:
         vocabulary_size: int,
         logit_bias: Mapping[int, float] | None = None,
         num_logprobs: int | None = None,
+        steering: Steering | None = None,
     ) -> None:
         """`params` has no unset field; `outputs` are tokens made before a pause, so that the answer goes on as it was.
 
         Ids outside the vocabulary are ignored.
         """
         self._vocabulary_size = vocabulary_size
+        self.steering = steering
+        """None: any token may come."""
         self.temperature = params.temperature or 0.0
         self.top_k = min(params.top_k or vocabulary_size, vocabulary_size)
         self.top_p = 1.0 if params.top_p is None else params.top_p
@@ -86,7 +95,7 @@ class RowSampler:
         """The random number of the next draw, in [0, 1): a function of the seed and the place in the answer alone."""
         place = struct.pack("<QQ", self._seed, self._num_drawn)
         self._num_drawn += 1
-        return int.from_bytes(hashlib.blake2b(place, digest_size=4).digest()) / 2**32
+        return min(int.from_bytes(hashlib.blake2b(place, digest_size=4).digest()) / 2**32, ALMOST_ONE)
 
     def adjust(self, logits: mx.array, last: mx.array, *, is_output: bool) -> mx.array:
         """Logits [V] with penalties and bias; `last` [] is the newest token, `is_output` whether the model made it."""
@@ -148,9 +157,25 @@ def draw(logits: mx.array, rows: Sequence[RowSampler], last: mx.array, are_outpu
                 for index, row in enumerate(rows)
             ]
         )  # fmt: skip
+    if any(row.steering for row in rows):
+        logits = _steer(logits, [row.steering.allowed() if row.steering else None for row in rows])
     tokens = _choose(logits, rows).astype(mx.int32)
     reports = tuple(_report(reports_from[index], tokens[index], row) for index, row in enumerate(rows))
     return Draw(tokens, is_finite, reports)
+
+
+def _steer(logits: mx.array, masks: Sequence[bytes | None]) -> mx.array:
+    """Logits [B, V], those of tokens that may not come at minus infinity; a mask has a bit a token, None allows all."""
+    if all(mask is None for mask in masks):
+        return logits
+    size = logits.shape[-1]
+    words = np.full((len(masks), -(-size // 32)), 0xFFFFFFFF, dtype=np.uint32)
+    for row, mask in zip(words, masks, strict=True):
+        if mask is not None:
+            known = np.frombuffer(mask, dtype="<u4")[: len(row)]
+            row[: len(known)], row[len(known) :] = known, 0
+    bits = mx.array(words)[:, :, None] >> mx.arange(32, dtype=mx.uint32)
+    return mx.where((bits & 1).reshape(len(masks), -1)[:, :size] == 1, logits, -mx.inf)
 
 
 def _choose(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:

@@ -16,6 +16,7 @@ from pensieve.generation import FinishReason, Timings
 from pensieve.inference.clock import Clock
 from pensieve.inference.mlx.runner import Probabilities
 from pensieve.inference.mlx.sampler import RowSampler
+from pensieve.inference.mlx.steering import Steering
 from pensieve.sampling.params import SamplingParams
 
 
@@ -30,6 +31,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     stop_tokens: frozenset[int]
     logit_bias: dict[int, float] = {}
     num_logprobs: int | None = None
+    steering: Steering | None = None
+    """Handed over with the task: from then on the engine thread's."""
 
 
 class Began(msgspec.Struct, frozen=True):
@@ -114,6 +117,21 @@ class Sequence:
     def is_full(self) -> bool:
         """It may say no more."""
         return len(self.outputs) >= self.task.max_tokens
+
+    def new_sampler(self, vocabulary_size: int) -> RowSampler:
+        """How its next token is chosen, after all it has said."""
+        if self.task.steering is not None:
+            self.task.steering.restore(self.outputs)
+        self.sampler = RowSampler(
+            self.sampling,
+            self.task.prompt,
+            self.outputs,
+            vocabulary_size=vocabulary_size,
+            logit_bias=self.task.logit_bias,
+            num_logprobs=self.task.num_logprobs,
+            steering=self.task.steering,
+        )
+        return self.sampler
 
     def begin(self, cached_tokens: int) -> None:
         """It was admitted, perhaps not for the first time."""

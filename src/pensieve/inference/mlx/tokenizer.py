@@ -90,13 +90,19 @@ class MlxTokenizer:
         `continues`: the answer goes on in the middle of a text, so a space at its start is part of it. Some
         vocabularies open every text with one, which is dropped otherwise.
         """
-        return TextStream(self._bytes_of, self._spelling._replace(num_stripped=0) if continues else self._spelling)
+        return TextStream(self.bytes_of, self._spelling._replace(num_stripped=0) if continues else self._spelling)
 
     def token_text(self, token: int) -> str:
         """The token alone; bytes that are no whole character read as U+FFFD, an unknown token as ""."""
-        return self._bytes_of(token).decode("utf-8", "replace")
+        return self.bytes_of(token).decode("utf-8", "replace")
 
-    def _bytes_of(self, token: int) -> bytes:
+    def copy(self) -> MlxTokenizer:
+        """Another one, for another thread. Takes up to a second for a large vocabulary."""
+        whole = Tokenizer.from_str(self._tokenizer.to_str())
+        return MlxTokenizer(whole, self._spelling, bos_token=self.bos_token, eos_token=self.eos_token)
+
+    def bytes_of(self, token: int) -> bytes:
+        """What the token stands for; an unknown one for nothing."""
         known = self._bytes.get(token)
         if known is None:
             text = self._texts.get(token)
