@@ -46,6 +46,17 @@ def test_a_full_queue_refuses() -> None:
     assert caught.value.retry_after_seconds > 0
 
 
+def test_whoever_is_pinned_steps_back_last() -> None:
+    """The youngest of the others goes; if all are pinned, the youngest of all."""
+    tokens = pool(capacity_tokens=600)
+    for name in "ab":
+        tokens.enqueue(Demand(name, 20, 600))
+    tokens.enqueue(Demand("c", 5, 10))
+    assert tokens.admit() == ["a", "b", "c"]
+    assert tokens.grow("a", 20 + GROWTH_TOKENS, is_pinned=lambda name: name == "c") == "b"
+    assert tokens.grow("a", 20 + GROWTH_TOKENS, is_pinned=lambda _: True) == "c"
+
+
 def test_the_youngest_steps_back_when_the_pool_is_full() -> None:
     """It continues in front of the queue with what it holds."""
     tokens = pool(capacity_tokens=600)

@@ -11,7 +11,7 @@ from pensieve.config.settings import GenerationSettings
 from pensieve.errors import BackendFailure
 from pensieve.generation import Finished, GenerationEvent, PromptProgress, Started, TextDelta, Usage
 from pensieve.inference.delivery import Bell, Inbox
-from pensieve.inference.llamacpp.completion import Chunk
+from pensieve.inference.llamacpp.completion import Bound, Chunk
 from pensieve.inference.llamacpp.phases import Phases
 from pensieve.inference.llamacpp.sequence import EnginePrompt, Limit, Sequence
 from pensieve.inference.parsing.grammar import PLAIN, OutputGrammar
@@ -29,17 +29,19 @@ def sequence(
     max_tokens: int = 10,
     grammar: OutputGrammar = PLAIN,
     stop_tokens: tuple[int, ...] = (),
+    bound: Bound | None = None,
 ) -> Sequence:
     """A sequence of three prompt tokens."""
     return Sequence(
         "1",
         EnginePrompt([1, 2, 3]),
         parser=OutputParser(grammar, new_call_id=lambda: "c", stop=stop + turn_stop),
-        phases=Phases(grammar, is_thinking_wanted=False, budget_tokens=None, is_bound=False),
+        phases=Phases(grammar, is_thinking_wanted=False, budget_tokens=None, is_bound=bound is not None),
         guard=RepetitionGuard(GenerationSettings()),
         limit=Limit(max_tokens),
         inbox=Inbox(Bell(asyncio.get_running_loop())),
         sampling=SamplingParams(),
+        bound=bound,
         turn_stop=frozenset(turn_stop) - frozenset(stop),
         stop_tokens=stop_tokens,
         specials=SPECIALS,
@@ -179,3 +181,18 @@ async def test_an_error_of_the_engine_comes_after_what_was_said() -> None:
     talk = sequence()
     assert talk.take([Chunk("a", 4, 1), Chunk(error=BackendFailure("broken"))]) == [TextDelta("a")]
     assert str(talk.failure) == "broken"
+
+
+async def test_a_sequence_is_pinned_once_its_grammar_has_begun() -> None:
+    """With triggers that is after the first of them; elsewhere with the first token."""
+    assert [pinned(bound, "text ") for bound in (None, Bound("g"), Bound("g", ("<call>",)))] == [False, True, False]
+    assert pinned(Bound("g", ("<call>",)), "text <call>")
+    assert not pinned(Bound("g"), "")
+
+
+def pinned(bound: Bound | None, said: str) -> bool:
+    """Whether it is, after these words."""
+    talk = sequence(bound=bound)
+    if said:
+        talk.take([Chunk(said, 4, 1)])
+    return talk.is_pinned

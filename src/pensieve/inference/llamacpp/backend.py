@@ -211,12 +211,14 @@ class LlamaCppBackend:
     def _keep_books(self, sequence: Sequence) -> None:
         if sequence.has_just_read and sequence.slot is not None:
             self._seats.has_read(sequence.slot, *sequence.reading)
-        pinned = {other.id for other in self._sequences.values() if other.is_bound}
-        if victim := self._pool.grow(sequence.id, sequence.held_tokens, pinned):
-            self._sequences[victim].is_stepping_back = True
+        sequences = self._sequences
+        if victim := self._pool.grow(
+            sequence.id, sequence.held_tokens, is_pinned=lambda other: sequences[other].is_pinned
+        ):
+            sequences[victim].is_stepping_back = True
 
     def _step_back(self, sequence: Sequence) -> None:
-        if sequence.is_bound:  # no grammar can be taken up in the middle
+        if sequence.is_pinned:  # no grammar can be taken up in the middle
             raise Overloaded("other answers needed the memory of this one, which must obey a schema", 2.0)
         sequence.step_back()
         self._rise(sequence)

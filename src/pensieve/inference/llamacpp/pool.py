@@ -10,7 +10,7 @@ A sequence reserves its prompt and a little room to answer (never a client's who
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable
 
 import msgspec
 
@@ -84,10 +84,12 @@ class TokenPool:
         """Tokens of the pool that running sequences have reserved."""
         return sum(self._reserved.values())
 
-    def grow(self, sequence_id: str, held_tokens: int, pinned: Collection[str] = ()) -> str | None:
+    def grow(
+        self, sequence_id: str, held_tokens: int, *, is_pinned: Callable[[str], bool] = lambda _: False
+    ) -> str | None:
         """Tell that a running sequence now holds this many tokens; gives the id of one that must step back, if any.
 
-        It is the youngest of those that are not `pinned`, or of all.
+        It is the youngest of those that are not pinned, or of all.
         """
         reserved, most = self._reserved[sequence_id], self._running[sequence_id].most_tokens
         if held_tokens + MARGIN_TOKENS < reserved or reserved >= most:
@@ -99,7 +101,7 @@ class TokenPool:
             return None
         self._owed[sequence_id] = want - reserved
         youngest_first = list(reversed(self._running))
-        return next((other for other in youngest_first if other not in pinned), youngest_first[0])
+        return next((other for other in youngest_first if not is_pinned(other)), youngest_first[0])
 
     def step_back(self, sequence_id: str, held_tokens: int) -> None:
         """The sequence left its slot unfinished: it goes to the front of the queue with what it holds now."""

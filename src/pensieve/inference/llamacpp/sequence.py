@@ -97,8 +97,16 @@ class Sequence:
 
     @property
     def is_bound(self) -> bool:
-        """It obeys a grammar from here on, which cannot be taken up in the middle."""
+        """A run that begins now obeys a grammar."""
         return self._bound is not None and self._phases.is_ruled
+
+    @property
+    def is_pinned(self) -> bool:
+        """It is in the middle of what its grammar rules, and can only be continued as long as it runs."""
+        if self._bound is None or not self.is_bound or not self.said.num_sampled:
+            return False
+        said = self.said.text
+        return not self._bound.triggers or any(trigger in said for trigger in self._bound.triggers)
 
     def _hears(self) -> bool:
         """What the run says is part of the answer."""
@@ -135,7 +143,8 @@ class Sequence:
     @property
     def remaining_tokens(self) -> int:
         """Tokens that may still be sampled."""
-        return self._limit.max_tokens - self.said.num_sampled
+        added = self.said.num_added if self._limit.reason == "context_full" else 0
+        return self._limit.max_tokens - self.said.num_sampled - added
 
     @property
     def held_tokens(self) -> int:
