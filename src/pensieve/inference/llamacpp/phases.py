@@ -10,7 +10,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from pensieve.inference.parsing.grammar import CHANNEL, END, MESSAGE, START, OutputGrammar, Span
+from pensieve.inference.parsing.grammar import CHANNEL, END, MESSAGE, START, THINK_TAGS, OutputGrammar, Span
 
 _ANALYSIS: Final = Span(f"{CHANNEL}analysis{MESSAGE}", END)
 
@@ -129,7 +129,7 @@ class Phases:
             if self._is_bound:
                 return END
             return f"{END}{START}assistant" + ("" if self._grammar.reads_calls else f"{CHANNEL}final{MESSAGE}")
-        return span.closer if "channel" in span.closer else f"\n{span.closer}\n\n"
+        return f"\n{span.closer}\n\n" if span == THINK_TAGS else span.closer
 
     @staticmethod
     def _is_open(span: Span, grammar: OutputGrammar) -> bool:
