@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from pensieve.config.settings import Folders, ServerSettings
+from pensieve.inference.backend import Backend
 from pensieve.inference.router import Router
 from pensieve.inference.scripted import Script, ScriptedBackend
 from pensieve.server.address import bind, url_of
@@ -79,14 +80,19 @@ def names(response: httpx.Response) -> list[str]:
 
 @asynccontextmanager
 async def serving(
-    script: Script | None = None, *, fetcher: Fetches | None = None, **settings: Any
+    script: Script | None = None,
+    *,
+    instead: Backend | None = None,
+    fetcher: Fetches | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Live]:
-    """A server for a script, with these settings; it has ended when the block is left."""
+    """A server for a script, or for another backend, with these settings; it has ended when the block is left."""
     script = script or Script.saying("one two three")
     backend = ScriptedBackend(script)
     wanted = ServerSettings(port=0, **settings)
     listener = await asyncio.to_thread(bind, wanted, NO_FOLDERS)
-    app = create_app(Router(script.spec, lambda _spec: backend), wanted, version="1.2.3", fetcher=fetcher)
+    router = Router(script.spec, lambda _spec: instead or backend)
+    app = create_app(router, wanted, version="1.2.3", fetcher=fetcher)
     listening = asyncio.Event()
     loop = asyncio.get_running_loop()
 

@@ -17,6 +17,8 @@ EXAMPLES: list[PensieveError] = [
     Overloaded("busy", 2.5),
     errors.LoadFailed("cut short", "m"),
     WorkerCrashed(model="m", exit_status="killed by SIGKILL"),
+    errors.WorkerFailed(model="m", num_crashes=3, retry_after_seconds=12.5),
+    errors.CrashingRequest(model="m"),
     errors.ConfigurationError("no", "server.port", "the environment"),
 ]
 

@@ -12,7 +12,9 @@ PensieveError
 ├── Overloaded                 503  try again later
 ├── BackendFailure             500  our side failed
 │   ├── LoadFailed                  a model file could not be loaded
-│   └── WorkerCrashed               the worker process died under the request
+│   ├── WorkerCrashed               the worker process died under the request
+│   ├── WorkerFailed                it died again and again, and is left alone for now
+│   └── CrashingRequest             the worker died twice under this very request
 └── UsageError                 ---  command line and set-up; never sent to a client
     ├── ConfigurationError          a setting is wrong
     ├── DownloadFailed              a model could not be fetched
@@ -199,6 +201,37 @@ class WorkerCrashed(BackendFailure):
 
     def __str__(self) -> str:
         return f"the worker of {self.model} ended ({self.exit_status}); it restarts by itself: send the request again"
+
+
+@dataclass(eq=False)
+class WorkerFailed(BackendFailure):
+    """The worker process died several times in a row without an answer between."""
+
+    problem: str = ""
+    model: str = ""
+    num_crashes: int = 0
+    retry_after_seconds: float = 0.0
+
+    def __str__(self) -> str:
+        return (
+            f"the worker of {self.model} ended {self.num_crashes} times in a row without an answer between,"
+            f" so it is left alone; `pensieve reset` starts it again now, a request in {self.retry_after_seconds:.0f} s"
+            " does too, and the server's log has its last words"
+        )
+
+
+@dataclass(eq=False)
+class CrashingRequest(BackendFailure):
+    """The worker died each time that this request was running; it is not tried again for a while."""
+
+    problem: str = ""
+    model: str = ""
+
+    def __str__(self) -> str:
+        return (
+            f"the worker of {self.model} ended twice while this very request was running, so it is not tried again:"
+            " change the request, or say `pensieve reset` once the cause is gone"
+        )
 
 
 @dataclass(eq=False)

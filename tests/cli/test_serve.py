@@ -223,3 +223,13 @@ def test_a_serving_front_process_has_loaded_no_engine() -> None:
     packages = {name.partition(".")[0] for name in msgspec.json.decode(ended.stdout, type=list[str])}
     assert {"uvicorn", "starlette", "pensieve"} <= packages
     assert not packages & set(ENGINES)
+
+
+def test_reset_speaks_to_the_running_server(script: Path) -> None:
+    """And says so where there is none."""
+    command = [sys.executable, "-m", "pensieve", "reset"]
+    with started(script) as server:
+        told = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert told.stdout == f"{server.url} tries again; stand-in is ready\n"
+    alone = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (alone.returncode, "no Pensieve server" in alone.stderr) == (1, True)

@@ -108,6 +108,17 @@ def read_memory() -> MemoryReading:
     return _own_reader().read()
 
 
+def read_kernel_file(path: Path) -> bytes:
+    """A small file of the kernel's, which is made when it is read, so that no disk is waited for; empty without it."""
+    kept = _KeptFile.open(path)
+    if kept is None:
+        return b""
+    try:
+        return kept.read()
+    finally:
+        os.close(kept.descriptor)
+
+
 @functools.cache
 def _own_reader() -> MemoryReader:
     return MemoryReader()
@@ -167,11 +178,7 @@ def _narrowed(reading: MemoryReading, left: int, limit: int, folder: str) -> Mem
 
 def _open_cgroups(root: Path) -> Iterator[_Cgroup]:
     """Every cgroup that this process is in and that counts memory, from its own up to the root's."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
+    for line in read_kernel_file(root / "proc/self/cgroup").decode("utf-8", "replace").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":

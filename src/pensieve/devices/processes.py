@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from pensieve.devices import darwin
+from pensieve.devices.memory import read_kernel_file
 
 _PRIVATE = ("RssAnon", "RssShmem", "VmSwap")
 
@@ -30,10 +31,7 @@ def read_process(pid: int, root: Path = Path("/proc")) -> ProcessMemory | None:
     if sys.platform == "darwin":  # pragma: no cover - no such machine runs our tests
         footprint = darwin.footprint_bytes(pid)
         return None if footprint is None else ProcessMemory(footprint)
-    try:
-        lines = (root / str(pid) / "status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return None
+    lines = read_kernel_file(root / str(pid) / "status").decode("ascii", "replace").splitlines()
     found = dict(line.split(":", 1) for line in lines if ":" in line)
     if "RssAnon" not in found:  # a zombie holds nothing and says nothing
         return None

@@ -7,7 +7,7 @@ prefill, and `Finished` last and once; or it raises one `PensieveError`. Closing
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -44,4 +44,18 @@ class Backend(Protocol):
 
     async def aclose(self) -> None:
         """End all work and give everything back; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Relievable(Protocol):
+    """A backend that can make do with less memory while it runs; not every one can."""
+
+    @property
+    def growth_bytes(self) -> int:
+        """What it will come to hold beyond what loading took, with nothing running: caches that fill, at most."""
+        ...
+
+    def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
+        """Let caches fill only that part of their budget, at once, and take small steps; 1.0 and False undo it."""
         ...

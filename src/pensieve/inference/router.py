@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from pensieve.errors import BackendFailure
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend, Limits
+from pensieve.inference.supervision import Supervised
 from pensieve.models.spec import ModelSpec
 
 
@@ -21,7 +22,7 @@ class Status(Protocol):
 
     @property
     def state(self) -> str:
-        """One word: `unloaded`, `loading`, `ready`, `restarting`, `failed` or `closed`."""
+        """One of the words of `supervision.State`."""
         ...
 
 
@@ -55,6 +56,11 @@ class Router:
         if self._resident is None:
             return "unloaded"
         return self._resident.status.state if isinstance(self._resident, HasStatus) else "ready"
+
+    @property
+    def supervised(self) -> Supervised | None:
+        """The resident backend, where it has a worker that is looked after; asking starts nothing."""
+        return self._resident if isinstance(self._resident, Supervised) else None
 
     def resolve(self, name: str) -> ModelSpec:
         """The model that answers requests for `name`."""

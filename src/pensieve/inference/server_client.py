@@ -37,6 +37,10 @@ class _Health(msgspec.Struct):
     status: str
 
 
+class _Reset(msgspec.Struct):
+    state: str
+
+
 def find_server(folders: Folders) -> RunningServer | None:
     """The running server, or None; a run file that is stale, strange or not ours alone counts as none."""
     content = _read_owned(folders.run_file)
@@ -62,6 +66,20 @@ def fetch(url: str, path: str, api_key: str | None = None) -> bytes:
     if not response.is_success:
         raise decode_error(response.status_code, response.content)
     return response.content
+
+
+def reset_server(server: RunningServer) -> str:
+    """Let that server try again what failed too often; the model's state. Raises `ServerUnreachable`."""
+    import httpx  # noqa: PLC0415 - as below
+
+    headers = {"x-api-key": server.api_key} if server.api_key else {}
+    try:
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=HEALTH_SECONDS) as client:
+            response = client.post(f"{server.url}/reset", headers=headers)
+        response.raise_for_status()
+        return msgspec.json.decode(response.content, type=_Reset).state
+    except (httpx.HTTPError, msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise ServerUnreachable(f"{server.url} did not take the command: look at its log") from error
 
 
 def _read_owned(path: Path) -> bytes | None:

@@ -14,11 +14,12 @@ from pensieve.errors import MethodNotAllowed, NotFound
 from pensieve.inference.router import Router
 from pensieve.server.body import BodyLimit
 from pensieve.server.cache_log import CacheLog
-from pensieve.server.endpoints import Cache, CountTokens, Health, Hello, Messages, Models, OneModel, OpenApi, Shared
+from pensieve.server.endpoints import Cache, CountTokens, Hello, Messages, Models, OneModel, OpenApi, Shared
 from pensieve.server.guards import HostGuard, KeyGuard, OriginGuard
 from pensieve.server.ledger import Ledger
 from pensieve.server.media import Fetches, FetchesNothing, MediaLoader
 from pensieve.server.middleware import ErrorResponses, RequestLog
+from pensieve.server.operations import Health, Metrics, Reset
 from pensieve.server.remote_media import RemoteMedia
 
 
@@ -36,6 +37,8 @@ def create_app(router: Router, settings: ServerSettings, *, version: str, fetche
             Route("/v1/models/{id:path}", OneModel(shared), methods=["GET"]),
             Route("/v1/pensieve/cache", Cache(shared), methods=["GET"]),
             Route("/health", Health(shared), methods=["GET"]),
+            Route("/metrics", Metrics(shared), methods=["GET"]),
+            Route("/reset", Reset(shared), methods=["POST"]),
             Route("/openapi.json", OpenApi(shared), methods=["GET"]),
             Route("/", Hello(shared), methods=["GET"]),
             Route("/api/hello", Hello(shared), methods=["GET"]),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -14,9 +13,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from pensieve.config.settings import ServerSettings
-from pensieve.devices.levels import level_of
-from pensieve.devices.memory import read_memory
-from pensieve.errors import ModelNotFound, PensieveError
+from pensieve.errors import ModelNotFound
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.router import Router
 from pensieve.messages import Json
@@ -35,8 +32,6 @@ from pensieve.wire.anthropic.responses import EventEncoder
 
 LARGE_BODY_BYTES = 256 * 1024
 """Decoding a body of this size takes about a millisecond; larger ones are decoded beside the event loop."""
-LIMITS_SECONDS = 1.0
-"""How long /health waits for a backend to say what it can take."""
 SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
 AGENT_HEADER = "x-claude-code-agent-id"
 """Helpers of one session have prompts of their own."""
@@ -161,38 +156,6 @@ class OneModel(Endpoint):
         if name not in known and not name.startswith("claude-"):
             raise ModelNotFound(name[:200], nearest=known[0])
         await send_json(send, await _model(self.router, self.router.resolve(name)))
-
-
-class Health(Endpoint):
-    """`GET /health`."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Say how the server is; open to all, so that nothing here names a path or a prompt."""
-        del scope, receive
-        memory = await asyncio.to_thread(read_memory)
-        is_stopping = self.ledger.is_stopping
-        content = {
-            "status": "stopping" if is_stopping else "healthy",
-            "memory": {
-                "status": level_of(memory),
-                "available_gb": memory.available_gb,
-                "accepting_requests": not is_stopping,
-            },
-            "version": self.version,
-            "model": await self._model(),
-            "uptime_seconds": int(time.monotonic() - self.ledger.started_seconds),
-            "requests": self.ledger.counts(),
-        }
-        await send_json(send, content)
-
-    async def _model(self) -> Json:
-        facts: dict[str, Json] = {"name": self.router.specs[0].name, "state": self.router.state}
-        try:
-            async with asyncio.timeout(LIMITS_SECONDS):
-                limits = await self.router.limits()
-                return facts | {"context_tokens": limits.context_tokens, "engine": limits.engine}
-        except (PensieveError, TimeoutError):
-            return facts
 
 
 class Hello(Endpoint):

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 from pensieve.errors import PensieveError
 from pensieve.generation import Finished, GenerationEvent, Started, Timings, Usage
 from pensieve.server.drain import DrainRate
+from pensieve.server.metrics import Tally
 
 log = logging.getLogger("pensieve.server")
 
@@ -117,6 +118,7 @@ class Ledger:
         self.drain = DrainRate()
         self._counts = {"received": 0, "completed": 0, "failed": 0, "disconnected": 0}
         self._known_fields: set[str] = set()
+        self.tally = Tally()
 
     def open(self) -> None:
         """A request came."""
@@ -130,6 +132,8 @@ class Ledger:
             self._counts["failed"] += 1
         else:
             self._counts["completed"] += 1
+        if record.usage is not None:
+            self.tally.add(time.monotonic() - record.started_seconds, record.usage, record.timings)
         log.info("%s", record.line())
 
     def counts(self) -> dict[str, int]:

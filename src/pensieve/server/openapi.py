@@ -59,6 +59,8 @@ def _paths() -> dict[str, Json]:
     cached = _operation("cacheReport", "What the prefix cache did for the last requests", _ref("CacheReport"))
     text = {"name": "text", "in": "query", "schema": {"enum": ["0", "1"]}}
     hello = _object(name="string", version="string", api="string", health="string")
+    metrics = _operation("metrics", "Figures for Prometheus", {})
+    metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     count = _operation("countTokens", "Count the tokens of a prompt", _object(input_tokens="integer"), "RequestBody")
     return {
         "/v1/messages": {"post": messages},
@@ -67,6 +69,8 @@ def _paths() -> dict[str, Json]:
         "/v1/models/{id}": {"get": one_model | {"parameters": [name]}},
         "/v1/pensieve/cache": {"get": cached | {"parameters": [text]}},
         "/health": {"get": _operation("health", "How the server is", _ref("Health")) | {"security": []}},
+        "/metrics": {"get": metrics},
+        "/reset": {"post": _operation("reset", "Try a worker that failed again", _object(state="string"))},
         "/": {"get": _operation("hello", "That somebody is there", hello)},
         "/api/hello": {"get": _operation("helloAgain", "That somebody is there", hello)},
         "/openapi.json": {"get": _operation("describe", "This description", {"type": "object"})},

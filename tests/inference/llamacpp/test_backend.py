@@ -34,7 +34,7 @@ CONTEXT = 512
 SETTINGS = Settings(
     model=ModelSettings(context_tokens=CONTEXT),
     generation=GenerationSettings(temperature=0.0),
-    llamacpp=LlamaCppSettings(parallel=3, pool_tokens=CONTEXT + 100, batch_tokens=32),
+    llamacpp=LlamaCppSettings(parallel=3, pool_tokens=CONTEXT + 100, batch_tokens=32, threads=1),
     worker=WorkerSettings(queue_limit=12),
 )
 

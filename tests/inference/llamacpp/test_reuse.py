@@ -102,6 +102,19 @@ async def test_a_prompt_that_is_sent_twice_is_read_once(backend: LlamaCppBackend
     assert first.message == second.message
 
 
+async def test_a_client_that_leaves_while_it_waits_takes_no_slot_with_it(backend: LlamaCppBackend) -> None:
+    """All of them are to be had again."""
+    waiting = [asyncio.create_task(collect(backend.generate(request(MANUAL, say("user", f"{n}"))))) for n in range(9)]
+    for delay, task in enumerate(waiting):
+        await asyncio.sleep(0.002 * delay)
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    answers = await asyncio.gather(
+        *(collect(backend.generate(request(say("user", f"{number} is enough.")))) for number in range(8))
+    )
+    assert all(answer.usage.completion_tokens == 8 or answer.reason == "stop" for answer in answers)
+
+
 async def test_cached_tokens_are_told_before_the_prompt_is_read(backend: LlamaCppBackend) -> None:
     """As they are in the end."""
     events = [event async for event in backend.generate(request(say("user", "Twice the very same. " * 40)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Literal
 
 import pytest
 from hypothesis import example, given
@@ -24,9 +25,17 @@ from model_outputs import (
     Play,
     Transcript,
 )
-from pensieve.generation import TextDelta, ThinkingDelta, ToolCallDelta, ToolCallFinished, ToolCallStarted
+from pensieve.generation import (
+    GenerationRequest,
+    TextDelta,
+    ThinkingDelta,
+    ToolCallDelta,
+    ToolCallFinished,
+    ToolCallStarted,
+    ToolChoice,
+)
 from pensieve.inference.parsing.grammar import MESSAGE, OutputGrammar
-from pensieve.inference.parsing.parser import OutputParser
+from pensieve.inference.parsing.parser import OutputParser, new_call_id
 from pensieve.prompts.tools import call_text
 
 FRAGMENTS = (
@@ -174,6 +183,17 @@ def test_without_tools_on_offer_a_call_is_text() -> None:
     assert (said.text, said.calls) == ('to=functions.a {"city": "Paris"}', [])
 
 
+@pytest.mark.parametrize(("choice", "num_calls"), [("none", 0), ("auto", 1), ("any", 1)])
+def test_a_request_that_lets_nothing_be_called_gets_text(
+    choice: Literal["none", "auto", "any"], num_calls: int
+) -> None:
+    """Although the prompt tells of the tools."""
+    request = GenerationRequest(id="1", model="m", messages=(), tools=TOOLS, tool_choice=ToolChoice(choice))
+    written = call_text("weather", {})
+    said = Play(HERMES.answering(request, ""), [written])
+    assert (len(said.calls), said.text) == (num_calls, "" if num_calls else written)
+
+
 def test_each_call_has_an_id_of_its_own() -> None:
     """The model's ids are not taken over."""
     written = TRANSCRIPTS["a list of calls"].written
@@ -284,3 +304,10 @@ def test_a_name_that_no_tool_has_makes_no_call() -> None:
         written = f'{grammar.calls[-1].opener}{{"name": "Bob", "parameters": {{"age": 3}}}}'
         said = Play(grammar.after("", tools=TOOLS), [written])
         assert (said.text, said.calls) == (written, [])
+
+
+def test_ids_of_calls_are_unlike_each_other() -> None:
+    """Whoever made them: clients drop the second of two that are the same."""
+    ids = {new_call_id() for _ in range(1000)}
+    assert len(ids) == 1000
+    assert all(call_id.startswith("toolu_") for call_id in ids)

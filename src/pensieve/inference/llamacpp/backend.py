@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -148,12 +147,10 @@ class LlamaCppBackend:
     def _sequence(self, request: GenerationRequest, inbox: Inbox[Chunk | None]) -> Sequence:
         """On the text thread."""
         prompt, prompt_ending = self._renderer.render(request)
-        grammar = self._dialect.grammar.after(prompt_ending, tools=request.tools)
+        grammar = self._dialect.grammar.answering(request, prompt_ending)
         bound = _bound(request, grammar)
         turn_stop = self._renderer.turn_stop
-        parser = OutputParser(
-            grammar, new_call_id=lambda: f"call_{secrets.token_hex(12)}", stop=request.stop + turn_stop
-        )
+        parser = OutputParser(grammar, stop=request.stop + turn_stop)
         return Sequence(
             str(next(self._ids)),
             prompt,

@@ -16,8 +16,8 @@ from pensieve.messages import ImagePart
 from pensieve.prompts.prompt import Prompt, PromptRenderer
 
 MAX_IMAGES: Final = 100
-KEPT_IMAGES: Final = 32
-"""Images of a conversation come again with every turn: so many stay ready."""
+KEPT_BYTES: Final = 64 * 2**20
+"""Images of a conversation come again with every turn: so much of them stays ready."""
 
 
 class EngineRenderer:
@@ -70,6 +70,6 @@ class EngineRenderer:
             image = to_png(part)
             known = image, self._engine.image_tokens(image)
         self._known[digest] = known
-        if len(self._known) > KEPT_IMAGES:
+        while len(self._known) > 1 and sum(len(image) for image, _ in self._known.values()) > KEPT_BYTES:
             self._known.popitem(last=False)
         return known

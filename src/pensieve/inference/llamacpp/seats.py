@@ -70,9 +70,16 @@ class Seats:
             self._book.empty(slot)
         self._book.begin(surplus.take.slot, prompt)
         loop = asyncio.get_running_loop()
-        if not await loop.run_in_executor(self._chores, self._prepare, surplus):
-            for _, number in surplus.put_aside:
-                self._book.forget(number)
+        is_whole = False
+        try:
+            is_whole = await loop.run_in_executor(self._chores, self._prepare, surplus)
+        except asyncio.CancelledError:  # nobody comes to sit here any more
+            self.leave(surplus.take.slot, ())
+            raise
+        finally:
+            if not is_whole:
+                for _, number in surplus.put_aside:
+                    self._book.forget(number)
         return surplus.take.slot
 
     def _prepare(self, surplus: Surplus) -> bool:

@@ -265,7 +265,7 @@ class Sequence:
         return self._finish(reason)
 
     def _finish(self, reason: FinishReason) -> list[GenerationEvent]:
-        events = self._parser.flush()
+        events = self._parser.flush(is_cut=reason != "stop")
         matched = None
         if reason != "repetition":
             reason, matched = ending(self._parser, reason, self._turn_stop)

@@ -37,7 +37,10 @@ CPU_SHARE = 0.25
 """Of the free memory, what dequantized weights may take on a CPU: they are a few percent faster, not more."""
 DENSE_FROM_TOKENS = 3
 """Tokens in one step from which the dense copy is faster on an H100 (4 bits beside bfloat16, Phi-3-mini's shape)."""
-TIMED_ROWS = (1, 2, 4, 8, 16)
+TIMED_ROWS = (1, 2, 4, 8, 16, 32, 64)
+"""A mixture of experts reads more of them with each row, so that its copies meet late."""
+TIMED_TOKENS = 256
+"""Rows say different things, as real ones do: the same token in all of them would ask the same few experts."""
 
 
 class WeightDecision(msgspec.Struct, frozen=True):
@@ -207,8 +210,8 @@ _TIMED_STEPS = 6
 
 def _step_seconds(model: Model, cache: list[Any], num_rows: int) -> float:
     """Seconds a step takes in a chain of steps, as decoding runs them, with a short cache behind."""
-    tokens = mx.zeros((num_rows, 1), mx.int32)
-    mx.eval(model(mx.zeros((num_rows, 16), mx.int32), cache=cache))
+    tokens = mx.arange(num_rows)[:, None] % TIMED_TOKENS
+    mx.eval(model(mx.arange(num_rows * 16).reshape(num_rows, 16) % TIMED_TOKENS, cache=cache))
     mx.eval(model(tokens, cache=cache))
     began = time.perf_counter()
     for _ in range(_TIMED_STEPS):

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from pensieve.generation import GenerationRequest
 from pensieve.messages import ToolSpec
 
 
@@ -64,6 +65,10 @@ class OutputGrammar(msgspec.Struct, frozen=True):
         calls = self.calls if tools else ()
         opening, reads_calls = self._opening(ending), bool(tools)
         return msgspec.structs.replace(self, opening=opening, calls=calls, reads_calls=reads_calls, tools=tuple(tools))
+
+    def answering(self, request: GenerationRequest, ending: str) -> OutputGrammar:
+        """As `after`, with the tools that the request lets the model call: the prompt tells of them in any case."""
+        return self.after(ending, tools=() if request.tool_choice.mode == "none" else request.tools)
 
     def _opening(self, prompt: str) -> str:
         if self.style == "channels":

@@ -16,6 +16,7 @@ from pensieve.models.spec import ModelSpec
 MAX_FRAME_BYTES = 256 * 2**20
 """A larger length means that the stream is out of step."""
 
+NO_STREAM = -1
 LOAD_STREAM = 0
 """The stream of the answer to `Load`; requests count from 1."""
 
@@ -51,15 +52,34 @@ class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
     stream: int
 
 
+class Ping(msgspec.Struct, frozen=True, tag="ping"):
+    """Parent: are you there? Answered by `Pong`, whatever the engine is doing."""
+
+
+class Relieve(msgspec.Struct, frozen=True, tag="relieve"):
+    """Parent: memory is short, or no longer so; caches may fill this part of their budget."""
+
+    cache_share: float
+    is_frugal: bool
+    """Read prompts in the smallest pieces, and let nobody in who waits."""
+
+
 class Stop(msgspec.Struct, frozen=True, tag="stop"):
     """Parent: end all work and exit."""
 
 
 class Ready(msgspec.Struct, frozen=True, tag="ready"):
-    """Worker: the model is loaded."""
+    """Worker: the model is loaded; with nothing running, it will come to hold `growth_bytes` more, at most."""
 
     limits: Limits
+    growth_bytes: int = 0
     stream: int = LOAD_STREAM
+
+
+class Pong(msgspec.Struct, frozen=True, tag="pong"):
+    """Worker: the answer to `Ping`; belongs to no request."""
+
+    stream: int = NO_STREAM
 
 
 class Events(msgspec.Struct, frozen=True, tag="events"):
@@ -93,8 +113,8 @@ def failed(stream: int, error: PensieveError) -> Failed:
     return Failed(stream, error.code, facts)
 
 
-ToWorker = Load | Generate | Count | Cancel | Stop
-FromWorker = Ready | Events | Counted | Failed
+ToWorker = Load | Generate | Count | Cancel | Ping | Relieve | Stop
+FromWorker = Ready | Events | Counted | Failed | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 

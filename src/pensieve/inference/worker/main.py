@@ -7,7 +7,9 @@ root: the one place that knows which engine serves which model format.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
+import gc
 import os
 import signal
 import socket
@@ -23,10 +25,16 @@ from pensieve.config.settings import Settings
 from pensieve.devices import heap
 from pensieve.errors import LoadFailed, Overloaded
 from pensieve.generation import GenerationRequest
-from pensieve.inference.backend import Backend
+from pensieve.inference.backend import Backend, Relievable
 from pensieve.inference.failure import converted
 from pensieve.inference.worker import frames
 from pensieve.models.spec import ModelSpec
+
+QUIET_SECONDS = 1.0
+"""Nothing ran for so long: then free memory goes back to the system."""
+
+OOM_SCORE = "500"
+"""Of 1,000: the kernel takes the process with the highest sum of this and the share of memory that it holds."""
 
 
 def open_backend(spec: ModelSpec, settings: Settings, state_folder: Path | None = None) -> Backend:
@@ -63,6 +71,7 @@ class Worker(asyncio.Protocol):
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._backend: Backend | None = None
         self._transport: asyncio.WriteTransport | None = None
+        self._num_ended = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is ready."""
@@ -90,6 +99,10 @@ class Worker(asyncio.Protocol):
             case frames.Cancel(stream):
                 if task := self._tasks.get(stream):
                     task.cancel()
+            case frames.Ping():
+                self._send(frames.Pong())
+            case frames.Relieve(cache_share, is_frugal):
+                self._relieve(cache_share, is_frugal=is_frugal)
             case frames.Stop():
                 self._start(-1, self._stop())
 
@@ -101,12 +114,28 @@ class Worker(asyncio.Protocol):
     def _ended(self, stream: int, task: asyncio.Task[None]) -> None:
         """The last line of defence: whatever goes wrong in one stream is that stream's error."""
         self._tasks.pop(stream, None)
+        self._num_ended += 1
+        asyncio.get_running_loop().call_later(QUIET_SECONDS, self._tidy, self._num_ended)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._send(frames.failed(stream, converted(error)))
 
     async def _load(self, spec: ModelSpec, settings: Settings, state_folder: Path | None) -> None:
-        self._backend = await asyncio.to_thread(open_backend, spec, settings, state_folder)
-        self._send(frames.Ready(await self._backend.limits()))
+        backend = self._backend = await asyncio.to_thread(open_backend, spec, settings, state_folder)
+        growth_bytes = backend.growth_bytes if isinstance(backend, Relievable) else 0
+        self._send(frames.Ready(await backend.limits(), growth_bytes))
+
+    def _relieve(self, cache_share: float, *, is_frugal: bool) -> None:
+        backend: object = self._backend
+        if isinstance(backend, Relievable):
+            backend.relieve(cache_share=cache_share, is_frugal=is_frugal)
+        if cache_share < 1.0:
+            gc.collect()
+            heap.trim()
+
+    def _tidy(self, num_ended: int) -> None:
+        """Nothing has begun or ended for a while: what the last request left goes back to the system."""
+        if not self._tasks and num_ended == self._num_ended:
+            heap.trim()
 
     async def _generate(self, stream: int, request: GenerationRequest) -> None:
         assert self._backend is not None
@@ -144,6 +173,12 @@ def die_with_parent() -> None:
     if sys.platform == "linux":
         set_parent_death_signal = 1
         ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def die_first() -> None:
+    """Linux: when memory runs out faster than anybody can react, this process goes, and not the server."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text(OOM_SCORE, "ascii")
 
 
 async def run(connection: socket.socket) -> None:

@@ -8,6 +8,7 @@ import logging
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import cast
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 5.0
 """How long a worker gets to end in order before it is killed: a step of its engine, then what it keeps on disk."""
 
+UNHEARD_PINGS = 3
+
 LAST_WORDS_BYTES = 4096
 """How much of the end of a worker's standard error is kept, to explain a crash in the log."""
 
@@ -35,12 +38,17 @@ class _Link(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
         self.queues: dict[int, asyncio.Queue[frames.FromWorker | None]] = {}
         self.is_lost = False
+        self.heard_at_seconds = time.monotonic()
+        self.num_pings = 0
+        """Since it was heard last."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
         self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
+        self.heard_at_seconds = time.monotonic()
+        self.num_pings = 0
         for frame in self._decoder.feed(data):
             if queue := self.queues.get(frame.stream):
                 queue.put_nowait(frame)
@@ -82,6 +90,8 @@ class WorkerProcess:
         self._link = link
         self._streams = itertools.count(frames.LOAD_STREAM + 1)
         self._last_words = b""
+        self._ended_because = ""
+        self.growth_bytes = 0
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
@@ -142,25 +152,52 @@ class WorkerProcess:
                     is_over = True
                     raise rebuild(frame.code, frame.facts)
                 yield frame
-            raise WorkerCrashed(model=self.spec.name, exit_status=await self._exit_status())
+            raise WorkerCrashed(model=self.spec.name, exit_status=await self.exit_status())
         finally:
             del self._link.queues[stream]
             if not is_over:
                 # Harmless for a stream that has ended: the worker does not know it any more.
                 self._link.send(frames.Cancel(stream))
 
-    async def stop(self) -> None:
-        """End it in order, by force after `STOP_SECONDS`."""
+    @property
+    def num_running(self) -> int:
+        """Streams that are under way."""
+        return len(self._link.queues)
+
+    @property
+    def silent_seconds(self) -> float:
+        """For how long it has left several pings unanswered; 0.0 while it has not."""
+        # One that was sent a moment ago says nothing: this process may itself have slept until then.
+        is_waited_for = self._link.num_pings >= UNHEARD_PINGS
+        return time.monotonic() - self._link.heard_at_seconds if is_waited_for else 0.0
+
+    def ping(self) -> None:
+        """Ask for a sign of life."""
+        self._link.num_pings += 1
+        self._link.send(frames.Ping())
+
+    def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
+        """Say how much of their budget caches may fill, and whether to take small steps."""
+        self._link.send(frames.Relieve(cache_share, is_frugal))
+
+    def end_streams(self, error: PensieveError) -> None:
+        """End all that runs with that error; the worker hears nothing of it."""
+        for stream, queue in self._link.queues.items():
+            queue.put_nowait(frames.failed(stream, error))
+
+    async def stop(self, within_seconds: float = STOP_SECONDS) -> None:
+        """End it in order, by force after so many seconds."""
         self._link.send(frames.Stop())
         try:
-            async with asyncio.timeout(STOP_SECONDS):
+            async with asyncio.timeout(within_seconds):
                 await self._process.wait()
         except TimeoutError:
             pass
         await self.kill()
 
-    async def kill(self) -> None:
-        """End it by force; safe to call on a dead one."""
+    async def kill(self, because: str = "") -> None:
+        """End it by force, and say why to those who wait for it; safe to call on a dead one."""
+        self._ended_because = self._ended_because or because
         if self._process.returncode is None:
             self._process.kill()
         await self._process.wait()
@@ -173,6 +210,7 @@ class WorkerProcess:
             async with asyncio.timeout(settings.worker.load_timeout_seconds):
                 async for frame in self.ask(frames.LOAD_STREAM, load):
                     assert isinstance(frame, frames.Ready)
+                    self.growth_bytes = frame.growth_bytes
                     return frame.limits
         except WorkerCrashed as error:
             reason = f"its worker ended while loading ({error.exit_status})"
@@ -186,12 +224,15 @@ class WorkerProcess:
             raise LoadFailed(reason, self.spec.name) from error
         raise AssertionError("a stream ends with a frame or an error")
 
-    async def _exit_status(self) -> str:
+    async def exit_status(self) -> str:
+        """How it ended, in words."""
         try:
             async with asyncio.timeout(STOP_SECONDS):
                 status = await self._process.wait()
         except TimeoutError:
             return "it closed its connection"
+        if self._ended_because:
+            return self._ended_because
         return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
 
     async def _listen(self) -> None:

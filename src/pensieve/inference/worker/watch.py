@@ -1,0 +1,101 @@
+"""What is looked after while a worker lives: signs of life, memory it should not hold, the orders of memory's level.
+
+Decides from what it is shown; who owns the worker acts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Awaitable, Callable
+
+from pensieve.config.settings import Settings
+from pensieve.devices.levels import Measures
+from pensieve.devices.processes import read_process
+from pensieve.inference.guard import gigabytes
+from pensieve.inference.worker.process import WorkerProcess
+
+UNLOAD_SECONDS = 2.0 if sys.platform == "darwin" else 0.0
+"""How long a worker gets to end in order when memory runs out: Linux takes back all that a killed process held, while
+memory wired for a Mac's GPU can be stranded."""
+
+IDLE_FACTOR = 4.0
+"""With nothing running and memory Safe, the machine is woken so much less often."""
+
+QUIET_SECONDS = 3.0
+"""After the last answer spare buffers go back; a worker is weighed after that."""
+
+BEATS = 6
+LONGEST_BEAT_SECONDS = 5.0
+
+SLACK_BYTES = 256 * 2**20
+SLACK_SHARE = 0.1
+"""A worker may hold so much more than planned, whichever is more: of what it held once it was loaded."""
+
+
+async def watch(tend: Callable[[], Awaitable[bool]], pause_seconds: Callable[[bool], float]) -> None:
+    """Tend, again and again, until cancelled."""
+    while True:
+        is_busy = await tend()
+        await asyncio.sleep(pause_seconds(is_busy))
+
+
+class Duties:
+    """What is due, from clock and worker."""
+
+    def __init__(self, settings: Settings, *, slack_bytes: int = SLACK_BYTES) -> None:
+        self._hang_seconds = settings.worker.hang_seconds
+        self._beat_seconds = min(LONGEST_BEAT_SECONDS, self._hang_seconds / BEATS)
+        self._interval_seconds = settings.memory.interval_seconds
+        self._slack_bytes = slack_bytes
+        self._told: Measures = Measures()
+        self._pinged_at = self._busy_at = 0.0
+        self._growth_bytes = 0
+        self._loaded_bytes: int | None = None
+
+    def pause_seconds(self, is_busy: bool) -> float:
+        """Until the next look."""
+        return min(self._beat_seconds, self._interval_seconds * (1.0 if is_busy else IDLE_FACTOR))
+
+    def begin(self, growth_bytes: int) -> None:
+        """A worker was loaded, and plans to grow by so much."""
+        self._told = Measures()
+        self._loaded_bytes = None
+        self._growth_bytes = growth_bytes
+
+    def weigh(self, pid: int) -> int:
+        """All that the process holds, files it maps included; its first weight is the one that growth counts from."""
+        memory = read_process(pid)
+        if memory is None:
+            return 0
+        self._loaded_bytes = memory.private_bytes if self._loaded_bytes is None else self._loaded_bytes
+        return memory.resident_bytes
+
+    def relieve(self, worker: WorkerProcess, measures: Measures) -> None:
+        """Pass on what the level asks for, once."""
+        if measures != self._told:
+            self._told = measures
+            worker.relieve(cache_share=measures.cache_share, is_frugal=measures.is_frugal)
+
+    def is_hung(self, worker: WorkerProcess) -> bool:
+        """Whether it has been silent too long; asks for a sign of life when that is due."""
+        now = time.monotonic()
+        if now - self._pinged_at >= self._beat_seconds:
+            self._pinged_at = now
+            worker.ping()
+        return worker.silent_seconds > self._hang_seconds
+
+    def outgrown(self, worker: WorkerProcess) -> str | None:
+        """Why a worker with nothing to do holds too much; None where it does not, or is busy."""
+        now = time.monotonic()
+        if worker.num_running:
+            self._busy_at = now
+        memory = read_process(worker.pid) if now - self._busy_at >= QUIET_SECONDS else None
+        if memory is None or self._loaded_bytes is None:
+            return None
+        slack = max(self._slack_bytes, round(SLACK_SHARE * self._loaded_bytes))
+        most = self._loaded_bytes + self._growth_bytes + slack
+        if memory.private_bytes <= most:
+            return None
+        return f"it holds {gigabytes(memory.private_bytes)}, and should hold {gigabytes(most)} at most"

@@ -1,0 +1,205 @@
+"""What is done about workers that hang, grow, die again and again, and about memory that runs out. Real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pensieve.config.settings import MemorySettings, Settings, WorkerSettings
+from pensieve.devices.processes import read_process
+from pensieve.errors import CrashingRequest, Overloaded, WorkerCrashed, WorkerFailed
+from pensieve.generation import GenerationRequest, collect
+from pensieve.inference.worker import reloads
+from pensieve.inference.worker.host import WorkerBackend
+from pensieve.messages import say
+from pensieve.models.spec import ModelSpec
+from weather import Weather
+
+SCRIPT = """
+[[turns]]
+contains = "slowly"
+steps = [{type = "text", text = "one"}, {type = "delay", seconds = 60}, {type = "text", text = " two"}]
+
+[[turns]]
+pattern = ".*"
+steps = [{type = "text", text = "Hello there"}]
+"""
+QUICK = MemorySettings(interval_seconds=0.02, recovery_seconds=0.05)
+
+
+def request(text: str) -> GenerationRequest:
+    """One question."""
+    return GenerationRequest(id="r", model="m", messages=(say("user", text),))
+
+
+async def ask(backend: WorkerBackend, text: str = "hi") -> str:
+    """The text of one answer."""
+    return (await collect(backend.generate(request(text)))).message.text
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until that is so; a test that waits for ever is ended by its timeout."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - processes and memory set no event
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def hosting(folder: Path, settings: Settings, **parts: Any) -> AsyncIterator[WorkerBackend]:
+    """A worker that plays `SCRIPT`, ended with the block."""
+    path = folder / "script.toml"
+    path.write_text(SCRIPT)
+    spec = ModelSpec(name="scripted", location=str(path), format="script", context_tokens=8192)
+    backend = WorkerBackend(spec, settings, **parts)
+    try:
+        yield backend
+    finally:
+        await backend.aclose()
+        assert not backend.status.pid
+
+
+async def test_a_hung_worker_is_found_and_replaced(tmp_path: Path) -> None:
+    """Stopped in the middle of an answer: that ends with a word about it, and a fresh process comes by itself."""
+    async with hosting(tmp_path, Settings(worker=WorkerSettings(hang_seconds=0.6))) as backend:
+        async with aclosing(backend.generate(request("slowly"))) as events:
+            await anext(events)
+            await anext(events)
+            hung = backend.status.pid
+            os.kill(hung, signal.SIGSTOP)
+            with pytest.raises(WorkerCrashed, match="no sign of life"):
+                await anext(events)
+        await until(lambda: backend.status.pid not in {0, hung})
+        assert await ask(backend) == "Hello there"
+        assert (backend.status.num_hangs, backend.status.num_crashes) == (1, 1)
+
+
+async def test_a_worker_at_work_is_not_taken_for_a_hung_one(tmp_path: Path) -> None:
+    """Its answer is silent for many times as long as a worker may be."""
+    settings = Settings(worker=WorkerSettings(hang_seconds=0.3))
+    async with hosting(tmp_path, settings) as backend, aclosing(backend.generate(request("slowly"))) as events:
+        await anext(events)
+        await anext(events)
+        pid = backend.status.pid
+        await asyncio.sleep(1.5)
+        assert (backend.status.pid, backend.status.num_hangs) == (pid, 0)
+
+
+async def test_three_crashes_in_a_row_end_in_a_state_that_a_command_leaves(tmp_path: Path) -> None:
+    """Said at once to whoever asks, and not to be tried again; `reset` makes a fresh start."""
+    async with hosting(tmp_path, Settings()) as backend:
+        for place in range(3):
+            async with aclosing(backend.generate(request(f"slowly {place}"))) as events:
+                await anext(events)
+                os.kill(backend.status.pid, signal.SIGKILL)
+                with pytest.raises(WorkerCrashed):
+                    await collect(events)
+        for _ in range(2):
+            with pytest.raises(WorkerFailed, match="3 times in a row") as caught:
+                await ask(backend)
+        assert (backend.status.state, caught.value.retryable) == ("failed", False)
+        backend.reset()
+        assert await ask(backend) == "Hello there"
+
+
+async def test_a_request_that_saw_two_workers_die_is_refused(tmp_path: Path) -> None:
+    """Not to be tried again; other requests are answered, and `reset` clears it."""
+    async with hosting(tmp_path, Settings()) as backend:
+        for _ in range(2):
+            async with aclosing(backend.generate(request("slowly"))) as events:
+                await anext(events)
+                os.kill(backend.status.pid, signal.SIGKILL)
+                with pytest.raises(WorkerCrashed):
+                    await collect(events)
+        with pytest.raises(CrashingRequest, match="twice") as caught:
+            await ask(backend, "slowly")
+        assert not caught.value.retryable
+        assert await ask(backend) == "Hello there"
+        backend.reset()
+        async with aclosing(backend.generate(request("slowly"))) as events:
+            await anext(events)
+
+
+async def test_critical_memory_refuses_new_requests_and_lets_running_ones_go_on(tmp_path: Path) -> None:
+    """Until there is more again."""
+    weather = Weather()
+    hosted = hosting(tmp_path, Settings(memory=QUICK), read=weather)
+    async with hosted as backend, aclosing(backend.generate(request("slowly"))) as events:
+        await anext(events)
+        weather.available_gb = 0.8
+        with pytest.raises(Overloaded, match="memory is short"):
+            await ask(backend)
+        assert await anext(events)
+        weather.available_gb = 32.0
+        await until(lambda: backend.memory.level == "Safe")
+        assert await ask(backend) == "Hello there"
+
+
+async def test_an_emergency_ends_what_runs_and_the_model_comes_back_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One clear error for each answer, the process gone, no crash counted, and a new process once memory is there."""
+    monkeypatch.setattr(reloads, "FIRST_DELAY_SECONDS", 0.2)
+    weather = Weather()
+    async with hosting(tmp_path, Settings(memory=QUICK), read=weather) as backend:
+        async with aclosing(backend.generate(request("slowly"))) as events:
+            await anext(events)
+            await anext(events)
+            pid = backend.status.pid
+            weather.available_gb = 0.3
+            with pytest.raises(Overloaded, match="memory ran out"):
+                await anext(events)
+        await until(lambda: backend.status.state == "out of memory")
+        await until(lambda: read_process(pid) is None)
+        with pytest.raises(Overloaded):
+            await ask(backend)
+        weather.available_gb = 32.0
+        await until(lambda: backend.status.state == "ready")
+        assert await ask(backend) == "Hello there"
+        assert (backend.status.num_crashes, backend.status.num_unloads, backend.status.num_loads) == (0, 1, 2)
+
+
+async def test_a_model_does_not_come_back_where_it_would_not_leave_memory_safe(tmp_path: Path) -> None:
+    """It held some megabytes, and 2.2 GB are to be left: whoever asks is told both numbers."""
+    weather = Weather()
+    async with hosting(tmp_path, Settings(memory=QUICK), read=weather) as backend:
+        await ask(backend)
+        await until(lambda: backend.status.memory is not None)
+        await asyncio.sleep(0.2)
+        weather.available_gb = 0.3
+        await until(lambda: backend.status.state == "out of memory")
+        weather.available_gb = 2.201
+        await until(lambda: backend.memory.level == "Safe")
+        with pytest.raises(Overloaded, match=r"it needs 0\.\d\d GB, and 0\.00 GB can be had"):
+            await ask(backend)
+        assert backend.status.num_loads == 1
+
+
+async def test_an_emergency_while_loading_ends_the_loading(tmp_path: Path) -> None:
+    """Whoever waits for it is told to come again."""
+    weather = Weather()
+    async with hosting(tmp_path, Settings(memory=QUICK), read=weather) as backend:
+        waiting = asyncio.create_task(ask(backend))
+        await until(lambda: backend.status.state == "loading")
+        weather.available_gb = 0.3
+        with pytest.raises(Overloaded, match="memory ran out"):
+            await waiting
+        assert (backend.status.state, backend.status.pid) == ("out of memory", 0)
+
+
+async def test_a_worker_that_grew_is_replaced_between_two_requests(tmp_path: Path) -> None:
+    """It keeps its last requests, and this one has forty megabytes; nobody's answer is lost."""
+    async with hosting(tmp_path, Settings(memory=QUICK), slack_bytes=2**20) as backend:
+        assert await ask(backend) == "Hello there"
+        await asyncio.sleep(0.2)
+        first = backend.status.pid
+        assert await ask(backend, "x" * 40_000_000) == "Hello there"
+        await until(lambda: backend.status.num_outgrown == 1 and backend.status.pid not in {0, first})
+        assert await ask(backend) == "Hello there"
+        assert backend.status.num_crashes == 0
