@@ -24,7 +24,6 @@ from pensieve.cli.checkup import (
     Report,
     Room,
     engines_of,
-    estimated_cache_bytes,
     examine,
     fit_of,
     priced,
@@ -36,6 +35,7 @@ from pensieve.config.settings import ModelSettings, Settings
 from pensieve.devices.cuda import DeviceMemory
 from pensieve.devices.memory import MemoryReading
 from pensieve.devices.profile import MachineProfile, MlxDevice, MlxUnusable
+from pensieve.inference.prediction import estimated_cache_bytes
 from pensieve.models.catalog import CATALOG
 from pensieve.models.manifest import MANIFEST_NAME
 from pensieve.models.spec import ModelSpec

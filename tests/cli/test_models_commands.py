@@ -43,10 +43,10 @@ def test_the_list_shows_what_is_here_and_what_can_be(models_folder: Path, capsys
     assert models_folder.is_dir()
     assert main(["models", "list"]) == 0
     head, tiny, blank, title, *known = capsys.readouterr().out.splitlines()
-    assert head.split() == ["NAME", "WEIGHTS", "SIZE", "CONTEXT"]
-    assert tiny.split() == ["tiny", "gguf", "Q4_1", "1.2", "KiB", "2,048"]
+    assert head.split() == ["NAME", "WEIGHTS", "SIZE", "CONTEXT", "FIT"]
+    assert tiny.split() == ["tiny", "gguf", "Q4_1", "1.2", "KiB", "2,048", "fits"]
     assert (blank, title) == ("", "Not here yet; `pensieve pull NAME` fetches them:")
-    assert known[0].split() == ["smollm2-135m", "gguf", "Q4_1", "93.8", "MiB", "8,192"]
+    assert known[0].split() == ["smollm2-135m", "gguf", "Q4_1", "93.8", "MiB", "8,192", "fits"]
     assert {"phi-3-mini", "phi-3-mini-128k", "gpt-j-6b", "gpt-neox-20b", "gpt-oss-20b"} < {k.split()[0] for k in known}
 
 
@@ -69,7 +69,14 @@ def test_the_list_fits_a_narrow_terminal(models_folder: Path, capsys: pytest.Cap
     assert main(["models", "list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 60
-    assert lines[lines.index(long) + 1].split() == ["mlx", "int4", "g64", *in_words(file.num_bytes).split(), "2,048"]
+    assert lines[lines.index(long) + 1].split() == [
+        "mlx",
+        "int4",
+        "g64",
+        *in_words(file.num_bytes).split(),
+        "2,048",
+        "fits",
+    ]
 
 
 def test_what_unfinished_pulls_left_is_shown(models_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,18 +18,12 @@ from pensieve.devices.levels import level_of
 from pensieve.devices.profile import DeviceKind, MachineProfile, MlxDevice, read_profile
 from pensieve.errors import ConfigurationError, ModelNotFound, PensieveError
 from pensieve.inference.context import context_tokens
+from pensieve.inference.prediction import SCRATCH_BYTES, SMALLEST_CONTEXT_TOKENS, EngineName, estimated_cache_bytes
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
 
 Fit = Literal["fits", "tight", "too big", "no engine", "unknown"]
-EngineName = Literal["llama.cpp", "mlx"]
-
 MIB = 2**20
-SCRATCH_BYTES: dict[EngineName, int] = {"llama.cpp": 256 * MIB, "mlx": 512 * MIB}
-"""What a step takes beside weights and cache, about, at the chunk sizes the engines choose."""
-
-SMALLEST_CONTEXT_TOKENS = 4096
-"""A context below which a model is of little use, and `tight` would promise too much."""
 
 
 class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -192,16 +186,6 @@ def room_of(engine: EngineName, profile: MachineProfile, cards: tuple[DeviceMemo
         most = min(mlx.working_set_bytes, memory.total_bytes or sys.maxsize)
         return Room(most if memory.available_bytes is None else min(most, memory.available_bytes), most)
     return Room(memory.available_bytes, memory.total_bytes)
-
-
-def estimated_cache_bytes(parameters: int) -> int:
-    """Cache of a token for a dense model of that size whose heads share nothing, at 2 bytes an element.
-
-    A layer has about 12 * width^2 weights, and widths are about 128 times the number of layers; so phi-3-mini's
-    393,216 bytes come out as 371,000. Models with grouped heads or experts take a part of it.
-    """
-    width = (max(0, parameters) * 128 / 12) ** (1 / 3)
-    return int(4 * width * width / 128)
 
 
 def engines_of(profile: MachineProfile) -> tuple[EngineFacts, ...]:

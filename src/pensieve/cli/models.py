@@ -11,14 +11,18 @@ import msgspec
 from pensieve.cli.context import load_settings
 from pensieve.cli.convert import convert
 from pensieve.cli.text import one_line
+from pensieve.config.settings import Settings
 from pensieve.errors import UsageError
+from pensieve.inference.fitting import fit_of
+from pensieve.inference.guard import MemoryGuard
 from pensieve.models.catalog import CatalogEntry
 from pensieve.models.registry import Entry, Registry
 from pensieve.models.sizes import in_words
+from pensieve.models.spec import ModelSpec
 
-Cells = tuple[str, str, str, str]
-HEAD: Final[Cells] = ("NAME", "WEIGHTS", "SIZE", "CONTEXT")
-NAME_WIDTH: Final = 24
+Cells = tuple[str, str, str, str, str]
+HEAD: Final[Cells] = ("NAME", "WEIGHTS", "SIZE", "CONTEXT", "FIT")
+NAME_WIDTH: Final = 15
 """So that a line has at most 60 columns."""
 
 
@@ -36,6 +40,22 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     location: str = ""
     problem: str = ""
+    fit: str = ""
+    """`fits` into memory now; `tight`: with less context, or with other programs ended; `too big`; empty: unknown."""
+
+
+class Fits:
+    """Says of each model whether it fits into the memory of this moment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._guard = MemoryGuard(settings.memory)
+        self._guard.look()
+
+    def __call__(self, spec: ModelSpec) -> str:
+        """In a word, empty where nobody knows."""
+        fit = fit_of(spec, self._settings, self._guard)
+        return "" if fit == "unknown" else fit
 
 
 @click.group()
@@ -50,7 +70,8 @@ models.add_command(convert)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_models(as_json: bool) -> None:
     """List the models that are here, and those that `pensieve pull` knows by name."""
-    rows = rows_of(Registry(load_settings().folders.models))
+    loaded = load_settings()
+    rows = rows_of(Registry(loaded.folders.models), Fits(loaded.settings))
     click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode() if as_json else _page(rows))
 
 
@@ -68,18 +89,18 @@ def rm(name: str, yes: bool) -> int:
     return 0
 
 
-def rows_of(registry: Registry) -> list[Row]:
+def rows_of(registry: Registry, fits: Fits) -> list[Row]:
     """Every model's row: those on disk by name, those half here, then the catalog's that are not."""
     entries, leftovers = registry.entries(), registry.all_leftovers()
     here = {entry.name for entry in entries} | {left.name for left in leftovers}
     return [
-        *(_row(registry, entry) for entry in entries),
+        *(_row(registry, entry, fits) for entry in entries),
         *(Row(name=left.name, state="unfinished", size_bytes=left.num_bytes, origin="pull") for left in leftovers),
-        *(_available(known) for known in registry.catalog if known.name not in here),
+        *(_available(known, fits) for known in registry.catalog if known.name not in here),
     ]
 
 
-def _row(registry: Registry, entry: Entry) -> Row:
+def _row(registry: Registry, entry: Entry, fits: Fits) -> Row:
     manifest = entry.manifest
     if manifest is None:
         location = str(registry.folder / entry.name)
@@ -94,10 +115,11 @@ def _row(registry: Registry, entry: Entry) -> Row:
         origin=manifest.spec.origin,
         source=manifest.source,
         location=manifest.spec.location,
+        fit=fits(manifest.spec),
     )
 
 
-def _available(known: CatalogEntry) -> Row:
+def _available(known: CatalogEntry, fits: Fits) -> Row:
     return Row(
         name=known.name,
         state="available",
@@ -105,6 +127,7 @@ def _available(known: CatalogEntry) -> Row:
         format=known.format,
         quantization=known.quantization,
         context_tokens=known.context_tokens,
+        fit=fits(known.planned()),
     )
 
 
@@ -134,8 +157,8 @@ def _lines(row: Row, widths: list[int]) -> list[str]:
 
 def _line(cells: Cells, widths: list[int]) -> str:
     """Columns for a narrow terminal: a name too long for its column has a line of its own."""
-    name, weights, size, context = cells
-    facts = f"{weights:<{widths[1]}}  {size:>{widths[2]}}  {context:>{widths[3]}}"
+    name, weights, size, context, fit = cells
+    facts = f"{weights:<{widths[1]}}  {size:>{widths[2]}}  {context:>{widths[3]}}  {fit}".rstrip()
     if len(name) <= widths[0]:
         return f"{name:<{widths[0]}}  {facts}"
     return f"{name}\n{'':<{widths[0]}}  {facts}"
@@ -145,7 +168,7 @@ def _cells(row: Row) -> Cells:
     weights = f"{row.format} {row.quantization}".strip() or "-"
     context = f"{row.context_tokens:,}" if row.context_tokens else "-"
     size = in_words(row.size_bytes) if row.size_bytes else "-"
-    return one_line(row.name), one_line(weights), size, context
+    return one_line(row.name), one_line(weights), size, context, row.fit
 
 
 def _is_wanted(registry: Registry, name: str) -> bool:

@@ -14,6 +14,10 @@ from rich.progress import Progress as Bars
 
 from pensieve.cli.context import load_settings
 from pensieve.cli.text import one_line
+from pensieve.config.settings import Settings
+from pensieve.inference.fitting import why_not
+from pensieve.inference.guard import MemoryGuard
+from pensieve.models.catalog import entry_named
 from pensieve.models.download import PulledFormat
 from pensieve.models.download import pull as fetch
 from pensieve.models.progress import Progress
@@ -40,7 +44,11 @@ def pull(name: str, force: bool, wanted: PulledFormat | None) -> None:
     NAME is a name from `pensieve models list`, or a model on the Hugging Face hub: owner/repo, and for GGUF also
     owner/repo:Q4_K_M and owner/repo/file.gguf.
     """
-    registry = Registry(load_settings().folders.models)
+    loaded = load_settings()
+    registry = Registry(loaded.folders.models)
+    known = entry_named(name, registry.catalog)
+    if known is not None:
+        _warn_if_too_big(known.planned(), loaded.settings)
     try:
         with shown_progress() as progress:
             spec = fetch(name, registry, progress, is_forced=force, wanted=wanted)
@@ -48,6 +56,17 @@ def pull(name: str, force: bool, wanted: PulledFormat | None) -> None:
         click.echo("stopped; pull again to go on", err=True)
         raise click.Abort from None
     click.echo(f"{one_line(spec.name)} is ready: {', '.join(facts_of(spec))}")
+    if known is None:
+        _warn_if_too_big(spec, loaded.settings)
+
+
+def _warn_if_too_big(spec: ModelSpec, settings: Settings) -> None:
+    """Say so where this machine cannot run the model now; fetching it is still up to the person."""
+    guard = MemoryGuard(settings.memory)
+    guard.look()
+    problem = why_not(spec, settings, guard)
+    if problem is not None:
+        click.echo(f"warning: {one_line(str(problem))}", err=True)
 
 
 def facts_of(spec: ModelSpec) -> list[str]:

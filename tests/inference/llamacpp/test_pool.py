@@ -162,3 +162,17 @@ class Traffic(RuleBasedStateMachine):
 
 Traffic.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestTraffic = Traffic.TestCase
+
+
+def test_fewer_may_run_for_a_while() -> None:
+    """Those that run go on; without the limit, as many as there are slots."""
+    pool = TokenPool(capacity_tokens=10_000, num_slots=4, queue_limit=9)
+    for name in "abc":
+        pool.enqueue(Demand(name, 10, 20))
+    pool.limit_running(1)
+    assert pool.admit() == ["a"]
+    pool.limit_running(None)
+    assert pool.admit() == ["b", "c"]
+    pool.limit_running(1)
+    pool.enqueue(Demand("d", 10, 20))
+    assert (pool.admit(), pool.num_running) == ([], 3)

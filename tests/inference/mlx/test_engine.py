@@ -192,6 +192,22 @@ def test_a_long_prompt_is_kept_while_it_is_read(llama: Path) -> None:
         asked.end()
 
 
+def test_relief_empties_the_cache_and_reads_in_the_smallest_pieces(llama: Path, alone: Alone) -> None:
+    """Also while nothing is asked; the words stay the same, and all is as before when it is over."""
+    with running(llama) as tiny:
+        tiny.ask(prompt(200), 4).end()
+        assert tiny.machine.store.num_bytes > 0
+        tiny.engine.relieve(cache_share=0.0, is_frugal=True)
+        asked = tiny.ask(prompt(200), 4)
+        assert asked.tokens == alone(prompt(200), 4)
+        assert (tiny.machine.store.num_bytes, asked.read_tokens[:2]) == (0, [32, 64])
+        tiny.engine.relieve(cache_share=1.0, is_frugal=False)
+        again = tiny.ask(prompt(200), 4)
+        assert again.tokens == alone(prompt(200), 4)
+        assert again.read_tokens[0] > 32
+        assert tiny.machine.store.num_bytes > 0
+
+
 def test_a_short_prompt_overtakes_a_long_one_that_is_being_read(llama: Path, alone: Alone) -> None:
     """It has spoken before the long one is half read."""
     gate = Gate()

@@ -230,6 +230,25 @@ def test_release_frees_at_least_what_is_asked(load: Callable[[str], Any], family
     assert store.release(1) == 0
 
 
+def test_a_smaller_share_of_the_budget_evicts_what_is_above_it(load: Callable[[str], Any]) -> None:
+    """At once, the oldest first; nothing is kept with none of it, and all is as before with the whole."""
+    model = load("llama")
+    probe_store = store_for(model)
+    remember(probe_store, model, prompt(192))
+    store = store_for(model, budget_bytes=probe_store.num_bytes * 2)
+    for seed in (0, 1):
+        remember(store, model, prompt(192, seed=seed))
+    store.limit(0.5)
+    store.check_integrity()
+    assert [store.probe([*prompt(192, seed=seed), 1]) for seed in (0, 1)] == [0, 192]
+    store.limit(0.0)
+    remember(store, model, prompt(192, seed=2))
+    assert store.num_bytes == 0
+    store.limit(1.0)
+    remember(store, model, prompt(192, seed=2))
+    assert store.probe([*prompt(192, seed=2), 1]) == 192
+
+
 @pytest.mark.parametrize("family", ["llama", "mamba2"])
 def test_what_serves_the_prompt_that_needs_room_goes_last(load: Callable[[str], Any], family: str) -> None:
     """Though it is the oldest: computing it again would cost more than it frees."""

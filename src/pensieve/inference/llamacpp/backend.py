@@ -13,13 +13,14 @@ from contextlib import aclosing
 from pathlib import Path
 
 from pensieve.config.settings import Settings
-from pensieve.devices.memory import read_memory
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.constraints.gbnf import to_gbnf
 from pensieve.inference.constraints.plan import plan
 from pensieve.inference.delivery import Bell, Inbox
+from pensieve.inference.fitting import spare
+from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.llamacpp import sizing
 from pensieve.inference.llamacpp.completion import Bound, Chunk, Run
 from pensieve.inference.llamacpp.engine import Engine
@@ -51,7 +52,7 @@ class LlamaCppBackend:
         path = Path(spec.location)
         header = read_gguf(path)
         projector = find_projector(path, settings.llamacpp.mmproj)
-        sizes = sizing.choose(spec, settings, available_bytes=read_memory().available_bytes or 0)
+        sizes = _sizes(spec, settings)
         self._settings = settings
         self._dialect = dialect_for(header.chat_template, spec.architecture)
         self._specials = read_special_tokens(path)
@@ -62,7 +63,9 @@ class LlamaCppBackend:
             sizes.context_tokens,
             sizes.context_tokens,
             capabilities=self._capabilities(),
-            engine="llama.cpp" if projector is None else f"llama.cpp, sees through {projector.name}",
+            engine=", ".join(
+                part for part in ("llama.cpp", projector and f"sees through {projector.name}", sizes.problem) if part
+            ),
         )
         self._sampling = sampling_defaults(settings.generation)
         self._pool = TokenPool(
@@ -76,6 +79,8 @@ class LlamaCppBackend:
             capacity_tokens=sizes.pool_tokens,
             aside_tokens=settings.llamacpp.prompt_cache_mib * 2**20 // max(1, spec.cache_bytes_per_token),
         )
+        self.growth_bytes = sizes.cache_bytes
+        """Pages of the cache are taken when they are first written."""
         self._is_closed = False
         self._bell: Bell | None = None
         self._sequences: dict[str, Sequence] = {}
@@ -109,6 +114,12 @@ class LlamaCppBackend:
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
         return self._limits
+
+    def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
+        """See `Relievable`: the cache was taken at load, so only the number of requests that run can be less."""
+        del cache_share
+        self._pool.limit_running(1 if is_frugal else None)
+        self._admit()
 
     async def aclose(self) -> None:
         """Cancel what runs and wait for the engine threads."""
@@ -274,3 +285,11 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
     if request.num_logprobs is not None:
         problem = "models in GGUF files do not tell probabilities here; models of the MLX engine do"
         raise InvalidRequest(problem, "num_logprobs")
+
+
+def _sizes(spec: ModelSpec, settings: Settings) -> sizing.Sizes:
+    """Sizes for this machine as it is now."""
+    guard = MemoryGuard(settings.memory)
+    guard.look()
+    spare_bytes = spare(spec, settings, guard.spare_bytes(is_safe=False))
+    return sizing.choose(spec, settings, available_bytes=guard.reading.available_bytes or 0, spare_bytes=spare_bytes)

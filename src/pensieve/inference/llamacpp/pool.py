@@ -36,7 +36,7 @@ class TokenPool:
 
     def __init__(self, *, capacity_tokens: int, num_slots: int, queue_limit: int) -> None:
         self.capacity_tokens = capacity_tokens
-        self._num_slots = num_slots
+        self._num_slots = self._most_running = num_slots
         self._queue_limit = queue_limit
         self._waiting: OrderedDict[str, Demand] = OrderedDict()
         self._running: OrderedDict[str, Demand] = OrderedDict()
@@ -59,6 +59,10 @@ class TokenPool:
         """Tokens of the pool that nobody has reserved."""
         return self.capacity_tokens - self.reserved_tokens
 
+    def limit_running(self, most: int | None) -> None:
+        """Let no more than so many run from now on, those that do go on; None: as many as there are slots."""
+        self._most_running = self._num_slots if most is None else min(most, self._num_slots)
+
     def enqueue(self, demand: Demand) -> None:
         """Put a new sequence at the end of the queue. Raises `Overloaded` when the queue is full."""
         if len(self._waiting) >= self._queue_limit:
@@ -68,7 +72,7 @@ class TokenPool:
     def admit(self) -> list[str]:
         """Ids of the waiting sequences that may run from now on, in order."""
         admitted = []
-        while self._waiting and len(self._running) < self._num_slots:
+        while self._waiting and len(self._running) < self._most_running:
             demand = next(iter(self._waiting.values()))
             need = min(demand.start_tokens + GROWTH_TOKENS, demand.most_tokens, self.capacity_tokens)
             if need > self.free_tokens - sum(self._owed.values()):

@@ -9,6 +9,7 @@ import msgspec
 
 from pensieve.config.settings import Settings
 from pensieve.inference.context import context_tokens
+from pensieve.inference.prediction import Fits, judge, predict
 from pensieve.models.spec import ModelSpec
 
 CPU_FLOPS_PER_THREAD = 45e9
@@ -26,12 +27,19 @@ class Sizes(msgspec.Struct, frozen=True):
     batch_tokens: int
     num_slots: int
     num_threads: int
+    cache_bytes: int = 0
+    """Of the whole pool."""
+    problem: str = ""
+    """Why the context is shorter than it could be; empty where it is not."""
 
 
-def choose(spec: ModelSpec, settings: Settings, *, available_bytes: int) -> Sizes:
-    """Sizes for this model on this machine; what the user set wins."""
+def choose(spec: ModelSpec, settings: Settings, *, available_bytes: int, spare_bytes: int | None = None) -> Sizes:
+    """Sizes for this model on this machine; what the user set wins.
+
+    A context that the user did not set is cut to what `spare_bytes` hold; None: they are not known.
+    """
     wanted = settings.llamacpp
-    context = context_tokens(spec, settings.model)
+    context, problem = _context(spec, settings, spare_bytes)
     num_threads = wanted.threads or num_usable_cpus()
     pool = wanted.pool_tokens or pool_tokens(
         context,
@@ -45,7 +53,18 @@ def choose(spec: ModelSpec, settings: Settings, *, available_bytes: int) -> Size
         batch_tokens=wanted.batch_tokens or batch_tokens(spec.parameters, num_threads),
         num_slots=wanted.parallel,
         num_threads=num_threads,
+        cache_bytes=max(pool, context) * spec.cache_bytes_per_token + spec.cache_window_bytes,
+        problem=problem,
     )
+
+
+def _context(spec: ModelSpec, settings: Settings, spare_bytes: int | None) -> tuple[int, str]:
+    wanted = context_tokens(spec, settings.model)
+    if spare_bytes is None or settings.model.context_tokens is not None:
+        return wanted, ""
+    verdict = judge(predict(spec), spare_bytes, wanted_tokens=wanted, is_fixed=False)
+    # What does not fit at all was refused before the worker was started; memory may have changed since.
+    return (verdict.context_tokens, verdict.problem) if isinstance(verdict, Fits) else (wanted, "")
 
 
 def num_usable_cpus() -> int:

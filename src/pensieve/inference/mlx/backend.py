@@ -94,6 +94,15 @@ class MlxBackend:
         """See `Backend.limits`."""
         return self._limits
 
+    @property
+    def growth_bytes(self) -> int:
+        """See `Relievable`: the cache of prompts fills."""
+        return self._engine.cache_budget_bytes
+
+    def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
+        """See `Relievable`."""
+        self._engine.relieve(cache_share=cache_share, is_frugal=is_frugal)
+
     async def aclose(self) -> None:
         """End what runs and wait for the engine thread."""
         await asyncio.to_thread(self._engine.stop)

@@ -11,7 +11,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import Any
 
 import mlx.core as mx
 
@@ -20,6 +20,7 @@ from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import FinishReason
 from pensieve.inference import admission
 from pensieve.inference.failure import converted
+from pensieve.inference.mlx.commands import Cancel, Command, Relieve, Stop, Submit
 from pensieve.inference.mlx.reading import GAP_SECONDS, Pace, is_kept_at, next_stop
 from pensieve.inference.mlx.room import Machine
 from pensieve.inference.mlx.runner import Spoken
@@ -44,24 +45,11 @@ FLUSH_SECONDS = 2.0
 STOPPING = "the server is shutting down"
 
 
-class _Submit(NamedTuple):
-    task: Task
-    sink: Sink
-
-
-class _Cancel(NamedTuple):
-    sequence_id: str
-
-
-class _Stop(NamedTuple):
-    pass
-
-
 class Engine:
     """Runs on a thread of its own from `start` to `stop`. `submit` and `cancel` may be called from any thread."""
 
     def __init__(self, *, max_rows: int, queue_limit: int) -> None:
-        self._commands: queue.SimpleQueue[_Submit | _Cancel | _Stop] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._scheduler = Scheduler(max_rows=max_rows, queue_limit=queue_limit)
         self._sequences: dict[str, Sequence] = {}
         self._pace = Pace()
@@ -87,17 +75,26 @@ class Engine:
 
     def submit(self, task: Task, sink: Sink) -> None:
         """Queue a task; its items come to `sink`, on the engine thread, the last one `Ended` or `Failed`."""
-        self._commands.put(_Submit(task, sink))
+        self._commands.put(Submit(task, sink))
         if self._has_stopped:
             self._refuse_rest()
 
     def cancel(self, sequence_id: str) -> None:
         """Its answer is complete, or nobody listens any more: end it. `Ended` comes, unless it has before."""
-        self._commands.put(_Cancel(sequence_id))
+        self._commands.put(Cancel(sequence_id))
+
+    def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
+        """Make do with less memory from now on, or with as much as before."""
+        self._commands.put(Relieve(cache_share, is_frugal))
+
+    @property
+    def cache_budget_bytes(self) -> int:
+        """What cached prompts may take."""
+        return self._machine.store.budget_bytes
 
     def stop(self) -> None:
         """End all work and wait for the thread; safe to call twice."""
-        self._commands.put(_Stop())
+        self._commands.put(Stop())
         self._thread.shutdown()
         if self._running_until_stopped is not None:
             self._running_until_stopped.result()
@@ -109,7 +106,7 @@ class Engine:
         with contextlib.suppress(queue.Empty):
             while True:
                 command = self._commands.get_nowait()
-                if isinstance(command, _Submit):
+                if isinstance(command, Submit):
                     command.sink(Failed(BackendFailure(STOPPING)), True)
 
     def _run(self) -> None:
@@ -145,12 +142,15 @@ class Engine:
                 self._attempt(self._do_chore, self._give_up_chores)
                 continue
             match command:
-                case _Submit(task, sink):
+                case Submit(task, sink):
                     self._accept(Sequence(task, sink))
-                case _Cancel(sequence_id):
+                case Cancel(sequence_id):
                     if sequence := self._sequences.get(sequence_id):
                         self._abandon(sequence)
-                case _Stop():
+                case Relieve():
+                    self._machine = self._machine.relieved(command.cache_share, is_frugal=command.is_frugal)
+                    self._has_chores = self._has_pool = True
+                case Stop():
                     self._is_stopping = True
                     return
 

@@ -89,7 +89,7 @@ class PrefixStore:
         fresh = make_cache()
         self.is_trimmable = layout.is_trimmable(fresh)
         """Whether a prefix may end after any block; else only where `keep` was called with whole blocks."""
-        self.budget_bytes = budget_bytes
+        self.budget_bytes = self._full_budget_bytes = budget_bytes
         self._make_cache = make_cache
         self._root = root_digest(fingerprint)
         self._extent_blocks = extent_blocks
@@ -163,6 +163,11 @@ class PrefixStore:
         """
         self._index.touch(self._find(needed_for).usable)
         return self._evict(self._index.victims(num_bytes))
+
+    def limit(self, share: float) -> None:
+        """Hold that part of the budget at most from now on; what is above it goes, the least recently used first."""
+        self.budget_bytes = self._index.budget_bytes = int(self._full_budget_bytes * share)
+        self.release(self.num_bytes - self.budget_bytes)
 
     def idle(self) -> bool:
         """Do one small piece of background work: check the books, or copy out one file; True if more is waiting."""

@@ -23,6 +23,13 @@ class Machine(NamedTuple):
     available_bytes: Callable[[], int]
     """Memory that may still be allocated now."""
     reserve_bytes: int
+    is_frugal: bool = False
+    """Prompts are read in the smallest pieces."""
+
+    def relieved(self, cache_share: float, *, is_frugal: bool) -> Machine:
+        """The machine with so much of its cache's budget; what is above it is gone when this returns."""
+        self.store.limit(cache_share)
+        return self._replace(is_frugal=is_frugal)
 
     def decide(self, sequence: Sequence, *, reading: list[Sequence], decoding: list[Sequence]) -> admission.Decision:
         """Whether this sequence may run beside those."""
@@ -39,7 +46,7 @@ class Machine(NamedTuple):
             ),
             shape=self.shape,
             transient=self.transient,
-            chunk_tokens=self.chunk_tokens,
+            chunk_tokens=admission.FLOOR_TOKENS if self.is_frugal else self.chunk_tokens,
             running=self._running([*reading, *decoding]),
         )
 

@@ -20,6 +20,7 @@ from pensieve.errors import BackendFailure, CrashingRequest, LoadFailed, Overloa
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.context import context_tokens
+from pensieve.inference.fitting import why_not
 from pensieve.inference.guard import MemoryGuard, gigabytes
 from pensieve.inference.supervision import MemoryStatus, State, WorkerStatus
 from pensieve.inference.worker import frames
@@ -172,8 +173,11 @@ class WorkerBackend:
         now = time.monotonic()
         if self._loading is not None:
             return
+        self._guard.look()
         if self._is_out_of_memory:
             self._check_room(now)
+        elif (problem := why_not(self._spec, self._settings, self._guard)) is not None:
+            raise problem
         if self._load_error is None and self._worker is None and self._restarts.has_failed(now):
             left, num_crashes = self._restarts.delay_seconds(now), self._restarts.num_in_a_row
             raise WorkerFailed(model=self._spec.name, num_crashes=num_crashes, retry_after_seconds=left)
