@@ -101,6 +101,8 @@ def test_another_session_is_not_compared_with() -> None:
     story.ask(said("a third one"), 1000, 0, system=LONG, session="u")
     assert story.last.reason == "evicted"
     assert 600 < story.last.lost_tokens < 900
+    story.ask(said("a fourth one"), 1000, 0, system=LONG, session="v", tools=[LOOK])
+    assert (story.last.reason, story.last.lost_tokens) == ("new", 0)
 
 
 def test_requests_beside_a_conversation_do_not_confuse_it() -> None:

@@ -177,10 +177,17 @@ def _message_sizes(watch: Watch) -> dict[bytes, int]:
 
 
 def _begun_alike(watch: Watch, others: Iterable[Watch]) -> Verdict:
-    """A new conversation may still begin like another: how much of it does, is guessed from sizes, with care."""
-    total_bytes = sum(mark.size_bytes for mark in watch.marks.marks)
+    """A new conversation may begin like another: with the same tools and system text, in whichever order they come.
+
+    How much of it that is, is guessed from sizes, with care.
+    """
+    marks = watch.marks.marks
+    num_leading = sum(mark.kind != "messages" for mark in marks)
     num_shared = max((watch.marks.num_shared(other.marks) for other in others), default=0)
-    shared_bytes = sum(mark.size_bytes for mark in watch.marks.marks[:num_shared])
+    if num_shared < num_leading:
+        return Verdict()
+    shared_bytes = sum(mark.size_bytes for mark in marks[:num_shared])
+    total_bytes = sum(mark.size_bytes for mark in marks)
     return Verdict(int(CAREFUL * watch.prompt_tokens * shared_bytes / max(1, total_bytes)))
 
 
