@@ -105,6 +105,15 @@ def test_another_session_is_not_compared_with() -> None:
     assert (story.last.reason, story.last.lost_tokens) == ("new", 0)
 
 
+def test_the_same_words_in_two_sessions_are_two_conversations() -> None:
+    """Each is compared with its own last turn, though the other's is newer."""
+    story = Story()
+    for session in ("s", "t"):
+        story.ask(said("hello", LONG), 1000, 0, session=session)
+    story.ask(said("hello", LONG, "c"), 1100, 1000, session="s")
+    assert story.last.compared_with == "req_1"
+
+
 def test_requests_beside_a_conversation_do_not_confuse_it() -> None:
     """Titles and helpers come in between, under the same session."""
     story = Story()
