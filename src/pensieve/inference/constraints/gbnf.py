@@ -10,6 +10,7 @@ from functools import cache
 from typing import Final
 
 from pensieve.inference.constraints.constraint import (
+    NOTHING,
     Characters,
     Choice,
     Constraint,
@@ -74,17 +75,15 @@ class _Writer:
     # Repetitions.
 
     def _repeat(self, repeat: Repeat) -> str:
-        item, separator = repeat.item, repeat.separator
-        if separator == Literal(""):
-            return self._plain_repeat(self._unit(item), repeat.at_least, repeat.at_most)
-        more = self._unit(sequence(separator, item))
-        rest = self._plain_repeat(
-            more, max(0, repeat.at_least - 1), None if repeat.at_most is None else repeat.at_most - 1
-        )
-        if repeat.at_most == 0:
+        item, at_least, at_most = repeat.item, repeat.at_least, repeat.at_most
+        if at_most == 0:
             return '""'
+        if repeat.separator == NOTHING:
+            return self._plain_repeat(self._unit(item), at_least, at_most)
+        more = self._unit(sequence(repeat.separator, item))
+        rest = self._plain_repeat(more, max(0, at_least - 1), None if at_most is None else at_most - 1)
         whole = f"({self._unit(item)} {rest})"
-        return f"({whole})?" if repeat.at_least == 0 else whole
+        return f"({whole})?" if at_least == 0 else whole
 
     def _plain_repeat(self, unit: str, at_least: int, at_most: int | None) -> str:
         if at_most is None:

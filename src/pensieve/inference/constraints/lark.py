@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import Final
 
 from pensieve.inference.constraints.constraint import (
     NOTHING,
@@ -25,6 +26,9 @@ from pensieve.inference.constraints.constraint import (
     Sequence,
 )
 from pensieve.inference.constraints.lowering import lowered
+
+_PIECES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\s"{}\[\],:]|[^\s"{}\[\],:]+', re.DOTALL)
+"""A quoted text, a mark of JSON or a space, or a run of anything else."""
 
 
 def to_lark(constraint: Constraint, markers: Mapping[str, int] | None = None) -> str:
@@ -82,17 +86,13 @@ class _Writer:
         return f"({item} {more})" if at_least else f"({item} {more})?"
 
     def _literal(self, text: str) -> str:
-        if self._marker is None:
-            return json.dumps(text)
         pieces, start = [], 0
-        for found in self._marker.finditer(text):
-            if found.start() > start:
-                pieces.append(json.dumps(text[start : found.start()]))
+        for found in self._marker.finditer(text) if self._marker is not None else ():
+            pieces += _apart(text[start : found.start()])
             pieces.append(f"<[{self._markers[found[0]]}]>")
             start = found.end()
-        if start < len(text) or not pieces:
-            pieces.append(json.dumps(text[start:]))
-        return pieces[0] if len(pieces) == 1 else f"({' '.join(pieces)})"
+        pieces += _apart(text[start:])
+        return pieces[0] if len(pieces) == 1 else f"({' '.join(pieces)})" if pieces else '""'
 
     def _free_text(self, closer: str) -> str:
         name = f"f{len(self._lazy)}"
@@ -101,6 +101,13 @@ class _Writer:
 
     def _terminal(self, right: str) -> str:
         return self._terminals.setdefault(right, f"T{len(self._terminals)}")
+
+
+def _apart(text: str) -> list[str]:
+    """Text in pieces that the lexer cannot confuse: it takes the longest that fits, and never a shorter one later, so
+    none may begin with another that could go on differently, as `{"a":` does with `{`.
+    """
+    return [json.dumps(piece) for piece in _PIECES.findall(text)]
 
 
 def _count(at_least: int, at_most: int | None) -> str:
