@@ -31,7 +31,7 @@ def prose(seed: str, num_characters: int) -> str:
     while sum(map(len, sentences)) < num_characters:
         words = draw.choices(vocabulary, k=draw.randint(6, 18))
         sentences.append(" ".join(words).capitalize() + ".")
-    return " ".join(sentences)
+    return " ".join(sentences)[:num_characters].rstrip()
 
 
 @dataclass

@@ -23,7 +23,7 @@ SOURCES = Path(__file__).parent / "clients" / "js"
 FOLDER = Path(__file__).parent.parent / ".cache" / "javascript"
 OLDEST_NODE = 20
 INSTALL_SECONDS = 240
-SCENE_SECONDS = 120
+SCENE_SECONDS = 240
 
 
 def play_scenes(url: str, file: str = "scenes.mjs") -> dict[str, Json]:
