@@ -18,14 +18,17 @@ from pensieve.generation import (
     ThinkingDelta,
     ThinkingFinished,
     Timings,
+    ToolCallFinished,
+    ToolCallStarted,
     Usage,
 )
 from pensieve.inference.mlx.reply import Reply
 from pensieve.inference.mlx.runner import Probabilities
 from pensieve.inference.mlx.sequence import Began, Ended, Failed, Item, Read, Spoke
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
-from pensieve.inference.parsing.grammar import THINK_TAGS, OutputGrammar
+from pensieve.inference.parsing.grammar import THINK_TAGS, TOOL_CALL_TAGS, OutputGrammar
 from pensieve.inference.parsing.parser import OutputParser
+from pensieve.messages import ToolSpec
 
 ENDED = Ended("stop", Timings(decode_seconds=1.0))
 PLAIN = OutputGrammar()
@@ -41,7 +44,8 @@ def tokenizer(folder_of: Callable[..., Path]) -> MlxTokenizer:
 def reply_to(tokenizer: MlxTokenizer, grammar: OutputGrammar = PLAIN, *, stop: str = "", turn_stop: str = "") -> Reply:
     """A reply to a prompt of ten tokens."""
     stops = tuple(filter(None, (stop, turn_stop)))
-    parser = OutputParser(grammar.after("", tools=()), new_call_id=lambda: "id", stop=stops)
+    tools = (ToolSpec("look", {"type": "object"}),) if grammar.calls else ()
+    parser = OutputParser(grammar.after("", tools=tools), new_call_id=lambda: "id", stop=stops)
     return Reply(10, parser, tokenizer, turn_stop=(turn_stop,) if turn_stop else ())
 
 
@@ -143,3 +147,17 @@ def test_progress_never_goes_back(tokenizer: MlxTokenizer) -> None:
     reply = reply_to(tokenizer)
     events = one_by_one(reply, [Began(2), Read(6), Read(4), Read(6), Read(10)])
     assert events == [Started(10, 2), PromptProgress(6, 10), PromptProgress(10, 10)]
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("length", ""), ("stop", '<tool_call>{"name": "look", "arguments": {')])
+def test_a_call_that_the_token_limit_cut_is_not_shown_as_text(
+    tokenizer: MlxTokenizer, reason: FinishReason, shown: str
+) -> None:
+    """Only one that the model left unfinished by itself is."""
+    reply = reply_to(tokenizer, OutputGrammar(calls=(TOOL_CALL_TAGS,)))
+    written = '<tool_call>{"name": "look", "arguments": {'
+    events = reply.take([Began(0), *spoken(tokenizer, written), Ended(reason, Timings())])
+    assert texts(events)[1] == shown
+    assert [type(event) for event in events if isinstance(event, ToolCallStarted | ToolCallFinished)] == [
+        ToolCallStarted
+    ]

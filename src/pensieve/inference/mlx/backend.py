@@ -128,7 +128,7 @@ class MlxBackend:
     def _prepared(self, request: GenerationRequest) -> tuple[Prompt, OutputGrammar, Steering | None]:
         """The prompt, how the answer to it is read, and what it may be; on the text thread."""
         prompt = self._renderer.prompt(request)
-        grammar = self._grammar.after(prompt.ending, tools=request.tools)
+        grammar = self._grammar.answering(request, prompt.ending)
         return prompt, grammar, self._courses.steering(request, grammar)
 
     def _task(self, request: GenerationRequest, prompt: list[int], steering: Steering | None) -> Task:

@@ -99,7 +99,8 @@ class Reply:
         return events
 
     def _ending(self, ended: Ended) -> list[GenerationEvent]:
-        events = self._with_logprobs(self._parser.flush())
+        is_cut = ended.reason != "stop" or self._guard.is_looping
+        events = self._with_logprobs(self._parser.flush(is_cut=is_cut))
         usage = Usage(self._num_prompt_tokens, self._num_cached, self._num_spoken)
         reason, matched = ending(self._parser, ended.reason, self._turn_stop)
         if self._guard.is_looping:
