@@ -11,6 +11,7 @@ import msgspec
 
 from pensieve.cli.checkup import ModelFacts, Report, examine
 from pensieve.cli.doctor_cache import cache
+from pensieve.cli.doctor_memory import memory
 from pensieve.cli.text import one_line
 from pensieve.models.sizes import in_words
 
@@ -38,6 +39,7 @@ def doctor(context: click.Context, as_json: bool) -> int:
 
 
 doctor.add_command(cache)
+doctor.add_command(memory)
 
 
 def page(report: Report, width: int) -> Iterator[str]:
