@@ -159,6 +159,8 @@ class Overloaded(PensieveError):
 
     problem: str
     retry_after_seconds: float = 1.0
+    is_about_queue: bool = True
+    """Other answers must end first: the server then puts its own measure in place of the engine's guess."""
 
     status: ClassVar[int] = 503
     retryable: ClassVar[bool] = True

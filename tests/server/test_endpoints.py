@@ -233,13 +233,15 @@ async def test_a_failure_says_whether_to_try_again(
 
 
 async def test_a_full_server_says_when_a_place_frees_up_by_its_own_measure() -> None:
-    """Not by the engine's guess, once an answer has ended."""
-    busy = Turn(steps=(Fail("Overloaded", {"problem": "busy", "retry_after_seconds": 50.0}),), contains="busy")
-    async with serving(Script(turns=(busy, Turn(steps=(Say("x"),))))) as live:
+    """Not by the engine's guess, once an answer has ended; a time that is known for another reason stands."""
+    facts: dict[str, Any] = {"problem": "busy", "retry_after_seconds": 50.0}
+    busy = Turn(steps=(Fail("Overloaded", facts),), contains="busy")
+    reloading = Turn(steps=(Fail("Overloaded", facts | {"is_about_queue": False}),), contains="reload")
+    async with serving(Script(turns=(busy, reloading, Turn(steps=(Say("x"),))))) as live:
         guessed = await live.ask("busy")
         await live.ask()
-        measured = [(await live.ask("busy")).headers["retry-after"] for _ in range(2)]
-    assert (guessed.headers["retry-after"], measured) == ("50", ["1", "1"])
+        measured, known = await live.ask("busy"), await live.ask("reload")
+    assert [each.headers["retry-after"] for each in (guessed, measured, known)] == ["50", "1", "50"]
 
 
 async def test_unknown_fields_are_logged_once_by_name(live: Live, caplog: pytest.LogCaptureFixture) -> None:

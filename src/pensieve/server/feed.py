@@ -125,7 +125,7 @@ class Feed:
         raised = None if reader.cancelled() else reader.exception()
         if raised is not None and self.error is None:
             self.error = as_error(raised, self._record.id)
-            if isinstance(self.error, Overloaded):
+            if isinstance(self.error, Overloaded) and self.error.is_about_queue:
                 self.error.retry_after_seconds = self._ledger.drain.turn_away(self.error.retry_after_seconds)
         self._has_ended = True
         self._wake.set()

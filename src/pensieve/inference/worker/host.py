@@ -190,9 +190,11 @@ class WorkerBackend:
                 f"the model was unloaded when memory ran out; it needs {gigabytes(self._needed_bytes)}, and"
                 f" {gigabytes(max(0, spare))} can be had so far: end other programs",
                 30.0,
+                is_about_queue=False,
             )
         if delay > 0.0:
-            raise Overloaded("the model was unloaded when memory ran out, and is loaded again shortly", delay)
+            problem = "the model was unloaded when memory ran out, and is loaded again shortly"
+            raise Overloaded(problem, delay, is_about_queue=False)
 
     def _begin_loading(self) -> asyncio.Task[WorkerProcess]:
         if self._watching is None:
@@ -244,7 +246,11 @@ class WorkerBackend:
             log.error("%s", error)
 
     def _cut_short(self) -> Exception:
-        return BackendFailure(SHUTTING_DOWN) if self._is_closed else Overloaded(ENDED_FOR_MEMORY, 10.0)
+        return (
+            BackendFailure(SHUTTING_DOWN)
+            if self._is_closed
+            else Overloaded(ENDED_FOR_MEMORY, 10.0, is_about_queue=False)
+        )
 
     def _answered(self, request: GenerationRequest) -> None:
         self._restarts.answered()
@@ -280,7 +286,7 @@ class WorkerBackend:
         self._is_out_of_memory = True
         self._reloads.unloaded(time.monotonic())
         if worker is not None:
-            worker.end_streams(Overloaded(ENDED_FOR_MEMORY, 10.0))
+            worker.end_streams(Overloaded(ENDED_FOR_MEMORY, 10.0, is_about_queue=False))
             await worker.stop(UNLOAD_SECONDS)
         self._guard.look()
         what = f"{self._spec.name} was unloaded: {left} GB of memory were left, now {self._guard.reading.available_gb}"
