@@ -26,8 +26,8 @@ from pensieve.inference.constraints.constraint import (
 )
 from pensieve.inference.constraints.lowering import lowered
 
-MOST_WRITTEN_OUT: Final = 16
-"""A repetition of more than this is written by doubling."""
+MOST_REPEATED: Final = 1000
+"""A repetition of more than this is written by doubling, which leaves llama.cpp more ways to follow at a time."""
 
 
 def to_gbnf(constraint: Constraint) -> str:
@@ -88,37 +88,29 @@ class _Writer:
     def _plain_repeat(self, unit: str, at_least: int, at_most: int | None) -> str:
         if at_most is None:
             return f"{unit}*" if at_least == 0 else f"({self._exactly(unit, at_least)} {unit}*)"
-        if at_most == 0:
-            return '""'
-        more = at_most - at_least
-        if at_least == 0:
-            return self._up_to(unit, more)
-        exact = self._exactly(unit, at_least)
-        return f"({exact} {self._up_to(unit, more)})" if more else exact
+        if at_most <= MOST_REPEATED:
+            return f"{unit}{{{at_least},{at_most}}}"
+        more = self._up_to(unit, at_most - at_least)
+        return f"({self._exactly(unit, at_least)} {more})" if at_least else more
 
     @cache  # noqa: B019 - a writer lives for one grammar
     def _exactly(self, unit: str, count: int) -> str:
-        if count <= MOST_WRITTEN_OUT:
-            return f"({' '.join([unit] * count)})"
-        half = self._exactly_named(unit, count // 2)
+        if count <= MOST_REPEATED:
+            return f"{unit}{{{count}}}"
+        half = self._named("n", self._exactly(unit, count // 2))
         return f"({half} {half} {unit})" if count % 2 else f"({half} {half})"
-
-    def _exactly_named(self, unit: str, count: int) -> str:
-        return self._named("n", self._exactly(unit, count))
 
     @cache  # noqa: B019
     def _up_to(self, unit: str, count: int) -> str:
         """At most so many: without a doubt at any place about how many are still to come, or there would be as many
         ways to read a text as there are to split it.
         """
-        if count == 1:
-            return f"{unit}?"
-        if count <= MOST_WRITTEN_OUT:
-            return f"({unit} {self._up_to(unit, count - 1)})?"
+        if count <= MOST_REPEATED:
+            return f"{unit}{{0,{count}}}"
         half = count // 2
         rest = self._named("u", self._up_to(unit, count - half - 1))
         few = self._named("u", self._up_to(unit, half))
-        return f"({self._exactly_named(unit, half + 1)} {rest} | {few})"
+        return f"({self._named('n', self._exactly(unit, half + 1))} {rest} | {few})"
 
     # Free text.
 
