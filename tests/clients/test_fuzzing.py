@@ -77,7 +77,10 @@ def fuzz(num_cases: int, cases: st.SearchStrategy[Any], send: Callable[[Any], ht
     def each(case: Any) -> None:
         nonlocal num_sent
         num_sent += 1
-        check_answer(send(case))
+        try:
+            check_answer(send(case))
+        except httpx.TimeoutException:
+            raise AssertionError(f"no answer in {ANSWER_SECONDS:.0f} s: {str(case)[:2_000]}") from None
 
     each()
     return num_sent
