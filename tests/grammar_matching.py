@@ -11,7 +11,16 @@ from typing import NamedTuple
 
 from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from pensieve.inference.constraints.constraint import Constraint
+from pensieve.inference.constraints.constraint import (
+    Characters,
+    Choice,
+    Constraint,
+    Lexeme,
+    Literal,
+    Repeat,
+    Rule,
+    Sequence,
+)
 from pensieve.inference.constraints.gbnf import to_gbnf
 from pensieve.inference.constraints.lark import to_lark
 
@@ -201,3 +210,21 @@ def _class(text: str) -> _Class:
 
 def _is_in(character: str, node: _Class) -> bool:
     return any(first <= character <= last for first, last in node.ranges)
+
+
+def python_pattern(rule: Rule) -> str:
+    """A rule without references, as an expression for `re`."""
+    match rule:
+        case Literal(text):
+            return re.escape(text)
+        case Characters(ranges):
+            return "[" + "".join(f"\\U{first:08x}-\\U{last:08x}" for first, last in ranges) + "]"
+        case Sequence(items):
+            return f"(?:{''.join(map(python_pattern, items))})"
+        case Choice(options):
+            return f"(?:{'|'.join(map(python_pattern, options))})" if options else r"(?!)"
+        case Repeat(item, _, at_least, at_most):
+            return f"(?:{python_pattern(item)}){{{at_least},{'' if at_most is None else at_most}}}"
+        case Lexeme(inner):
+            return python_pattern(inner)
+    raise AssertionError(f"no lexeme: {rule}")
