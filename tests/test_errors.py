@@ -15,6 +15,7 @@ EXAMPLES: list[PensieveError] = [
     errors.ModelNotFound("lama", nearest="llama"),
     errors.RequestTooLarge(1000),
     Overloaded("busy", 2.5),
+    errors.MemoryShort("0.9 GB are left", 5.0),
     errors.LoadFailed("cut short", "m"),
     WorkerCrashed(model="m", exit_status="killed by SIGKILL"),
     errors.WorkerFailed(model="m", num_crashes=3, retry_after_seconds=12.5),

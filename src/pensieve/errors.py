@@ -10,6 +10,7 @@ PensieveError
 ├── MethodNotAllowed           405  the route exists, with another method
 ├── RequestTooLarge            413  the body is over the limit
 ├── Overloaded                 503  try again later
+│   └── MemoryShort                 ... because the machine is short of memory
 ├── BackendFailure             500  our side failed
 │   ├── LoadFailed                  a model file could not be loaded
 │   ├── WorkerCrashed               the worker process died under the request
@@ -167,6 +168,13 @@ class Overloaded(PensieveError):
 
     def __str__(self) -> str:
         return f"{self.problem}; try again in {self.retry_after_seconds:.0f} s"
+
+
+@dataclass(eq=False)
+class MemoryShort(Overloaded):
+    """The machine is short of memory: how soon places free up here says nothing about when that ends."""
+
+    is_about_queue: bool = False
 
 
 @dataclass(eq=False)

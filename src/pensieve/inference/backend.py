@@ -7,7 +7,7 @@ prefill, and `Finished` last and once; or it raises one `PensieveError`. Closing
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -58,4 +58,21 @@ class Relievable(Protocol):
 
     def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
         """Let caches fill only that part of their budget, at once, and take small steps; 1.0 and False undo it."""
+        ...
+
+
+class CacheFigures(NamedTuple):
+    """What cached prompts hold in memory, and what has been evicted since the model was loaded; in bytes."""
+
+    num_bytes: int = 0
+    evicted_bytes: int = 0
+
+
+@runtime_checkable
+class Caching(Protocol):
+    """A backend that keeps prompts in a cache of its own."""
+
+    @property
+    def cached(self) -> CacheFigures:
+        """Its figures now."""
         ...

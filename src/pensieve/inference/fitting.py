@@ -13,7 +13,7 @@ from typing import Literal
 from pensieve.config.settings import Settings
 from pensieve.devices import darwin
 from pensieve.devices.cuda import read_devices
-from pensieve.errors import LoadFailed, Overloaded, PensieveError
+from pensieve.errors import LoadFailed, MemoryShort, PensieveError
 from pensieve.inference.context import context_tokens
 from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.prediction import SMALLEST_CONTEXT_TOKENS, Fits, TooBig, judge, predict
@@ -29,7 +29,7 @@ CUDA_PACKAGES = ("mlx-cuda-13", "mlx-cuda-12")
 def why_not(spec: ModelSpec, settings: Settings, guard: MemoryGuard) -> PensieveError | None:
     """Why the model must not be loaded now; None if it may, or if nobody can tell.
 
-    `Overloaded` where it would fit with other programs ended, `LoadFailed` where it never will.
+    `MemoryShort` where it would fit with other programs ended, `LoadFailed` where it never will.
     """
     total_bytes = guard.reading.total_bytes
     spare_bytes = None if spec.weight_bytes == 0 else spare(spec, settings, guard.spare_bytes(is_safe=False))
@@ -43,7 +43,7 @@ def why_not(spec: ModelSpec, settings: Settings, guard: MemoryGuard) -> Pensieve
     most_bytes = spare(spec, settings, total_bytes - guard.thresholds.critical_bytes) or 0
     at_best = judge(prediction, most_bytes, wanted_tokens=wanted, is_fixed=is_fixed)
     if not isinstance(at_best, TooBig):
-        return Overloaded(f"{spec.name} cannot be loaded now: {verdict.problem}: end other programs", RETRY_SECONDS)
+        return MemoryShort(f"{spec.name} cannot be loaded now: {verdict.problem}: end other programs", RETRY_SECONDS)
     return LoadFailed(f"{verdict.problem}: {advice(spec, verdict, spare_bytes)}", spec.name)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pensieve.config.settings import MemorySettings
 from pensieve.devices.levels import LEVELS, MEASURES, Level, Measures, Thresholds, Watch, thresholds
 from pensieve.devices.memory import GIGABYTE, UNKNOWN, MemoryReading, read_memory
-from pensieve.errors import Overloaded
+from pensieve.errors import MemoryShort
 from pensieve.inference.supervision import Event, MemoryStatus
 
 log = logging.getLogger(__name__)
@@ -80,11 +80,11 @@ class MemoryGuard:
         return self.level
 
     def admit(self) -> None:
-        """Let a new request in, or raise `Overloaded`."""
+        """Let a new request in, or raise `MemoryShort`."""
         self.look()
         if not self.measures.is_accepting:
             self._num_refused += 1
-            raise Overloaded(
+            raise MemoryShort(
                 f"memory is short on this machine ({self.reading.available_gb} GB are left), so no new request is"
                 " taken: end other programs",
                 RETRY_SECONDS,

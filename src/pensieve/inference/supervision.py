@@ -9,6 +9,7 @@ import msgspec
 from pensieve.devices.levels import Level
 from pensieve.devices.memory import MemoryReading
 from pensieve.devices.processes import ProcessMemory
+from pensieve.inference.backend import CacheFigures
 
 State = Literal["unloaded", "loading", "ready", "restarting", "failed", "out of memory", "closed"]
 
@@ -47,6 +48,8 @@ class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_outgrown: int = 0
     """Restarts of a worker that held more than it should."""
     memory: ProcessMemory | None = None
+    cached: CacheFigures = CacheFigures()
+    """Of the worker that lives, a few seconds old."""
     last_event: Event | None = None
 
 

@@ -98,6 +98,10 @@ def worker_lines(worker: WorkerStatus) -> Iterator[str]:
     """The worker: what it holds, and what happened to those before it."""
     if worker.memory is not None:
         yield from _family("worker_memory_bytes", "gauge", "Memory of the worker.", _process(worker.memory))
+    cached: list[Sample] = [({}, worker.cached.num_bytes)]
+    yield from _family("prompt_cache_bytes", "gauge", "Prompts that the engine keeps in memory.", cached)
+    evicted: list[Sample] = [({}, worker.cached.evicted_bytes)]
+    yield from _family("prompt_cache_evicted_bytes_total", "counter", "Evicted since the model was loaded.", evicted)
     is_ready: list[Sample] = [({}, float(worker.state == "ready"))]
     yield from _family("worker_ready", "gauge", "1 while the model is loaded.", is_ready)
     yield from _family("worker_loads_total", "counter", "Times the model was loaded.", [({}, worker.num_loads)])

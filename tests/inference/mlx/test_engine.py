@@ -200,12 +200,14 @@ def test_relief_empties_the_cache_and_reads_in_the_smallest_pieces(llama: Path, 
         tiny.engine.relieve(cache_share=0.0, is_frugal=True)
         asked = tiny.ask(prompt(200), 4)
         assert asked.tokens == alone(prompt(200), 4)
-        assert (tiny.machine.store.num_bytes, asked.read_tokens[:2]) == (0, [32, 64])
+        assert (tiny.engine.cached.num_bytes, asked.read_tokens[:2]) == (0, [32, 64])
+        assert tiny.engine.cached.evicted_bytes > 0
         tiny.engine.relieve(cache_share=1.0, is_frugal=False)
         again = tiny.ask(prompt(200), 4)
         assert again.tokens == alone(prompt(200), 4)
         assert again.read_tokens[0] > 32
-        assert tiny.machine.store.num_bytes > 0
+        assert tiny.engine.cached.num_bytes > 0
+    assert tiny.engine.cached.num_bytes == 0
 
 
 def test_a_short_prompt_overtakes_a_long_one_that_is_being_read(llama: Path, alone: Alone) -> None:

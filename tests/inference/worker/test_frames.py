@@ -24,10 +24,13 @@ DOWN: list[frames.ToWorker] = [
     frames.Generate(1, GenerationRequest(id="r", model="m", messages=TALK, stop=("x",))),
     frames.Count(2, GenerationRequest(id="r", model="m", messages=TALK)),
     frames.Cancel(1),
+    frames.Ping(),
+    frames.Relieve(0.5, True),
     frames.Stop(),
 ]
 UP: list[frames.FromWorker] = [
-    frames.Ready(Limits("m", 8192, 8192)),
+    frames.Ready(Limits("m", 8192, 8192), 500),
+    frames.Pong(3, 4),
     frames.Events(1, (Started(3, 1), TextDelta("Hé"), ToolCallDelta("t", "{"), Finished("stop", Usage(3, 1, 2)))),
     frames.Counted(2, 3),
     frames.Failed(3, "ContextOverflow", ContextOverflow(prompt_tokens=5, limit_tokens=4).facts()),

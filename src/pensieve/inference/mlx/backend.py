@@ -14,7 +14,7 @@ from pathlib import Path
 from pensieve.config.settings import Settings
 from pensieve.errors import ContextOverflow, LoadFailed
 from pensieve.generation import GenerationEvent, GenerationRequest
-from pensieve.inference.backend import Limits
+from pensieve.inference.backend import CacheFigures, Limits
 from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.mlx.courses import Courses
 from pensieve.inference.mlx.engine import Engine
@@ -93,6 +93,11 @@ class MlxBackend:
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
         return self._limits
+
+    @property
+    def cached(self) -> CacheFigures:
+        """See `Caching`."""
+        return self._engine.cached
 
     @property
     def growth_bytes(self) -> int:

@@ -19,6 +19,7 @@ from pensieve.devices import heap
 from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import FinishReason
 from pensieve.inference import admission
+from pensieve.inference.backend import CacheFigures
 from pensieve.inference.failure import converted
 from pensieve.inference.mlx.commands import Cancel, Command, Relieve, Stop, Submit
 from pensieve.inference.mlx.reading import GAP_SECONDS, Pace, is_kept_at, next_stop
@@ -86,6 +87,12 @@ class Engine:
     def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
         """Make do with less memory from now on, or with as much as before."""
         self._commands.put(Relieve(cache_share, is_frugal))
+
+    @property
+    def cached(self) -> CacheFigures:
+        """What the cache of prompts holds; nothing once the engine has stopped. Numbers only: any thread may ask."""
+        machine = getattr(self, "_machine", None)
+        return CacheFigures() if machine is None else machine.store.figures
 
     @property
     def cache_budget_bytes(self) -> int:

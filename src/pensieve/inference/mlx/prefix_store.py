@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import mlx.core as mx
 import msgspec
 
+from pensieve.inference.backend import CacheFigures
 from pensieve.inference.mlx import layout
 from pensieve.inference.mlx.disk_copies import DiskCopies, Loaded
 from pensieve.inference.mlx.disk_plan import Reading
@@ -102,6 +103,11 @@ class PrefixStore:
     def num_bytes(self) -> int:
         """Bytes of the arrays held in memory."""
         return self._index.num_bytes
+
+    @property
+    def figures(self) -> CacheFigures:
+        """What it holds and has evicted."""
+        return CacheFigures(self.num_bytes, self._evicted_bytes)
 
     def probe(self, tokens: Sequence[int]) -> int:
         """Tokens that `fetch` would give now; always fewer than there are, so that there is one to go on from.

@@ -77,8 +77,10 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
 
 
 class Pong(msgspec.Struct, frozen=True, tag="pong"):
-    """Worker: the answer to `Ping`; belongs to no request."""
+    """Worker: the answer to `Ping`; belongs to no request. What cached prompts hold, and what was evicted so far."""
 
+    cache_bytes: int = 0
+    evicted_bytes: int = 0
     stream: int = NO_STREAM
 
 

@@ -16,9 +16,9 @@ from pathlib import Path
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import MemoryReading, read_memory
 from pensieve.devices.processes import read_process
-from pensieve.errors import BackendFailure, CrashingRequest, LoadFailed, Overloaded, WorkerCrashed, WorkerFailed
+from pensieve.errors import BackendFailure, CrashingRequest, LoadFailed, MemoryShort, WorkerCrashed, WorkerFailed
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
-from pensieve.inference.backend import Limits
+from pensieve.inference.backend import CacheFigures, Limits
 from pensieve.inference.context import context_tokens
 from pensieve.inference.fitting import why_not
 from pensieve.inference.guard import MemoryGuard, gigabytes
@@ -87,6 +87,7 @@ class WorkerBackend:
             num_loads=self._num_loads,
             num_outgrown=self._num_outgrown,
             memory=read_process(pid) if pid else None,
+            cached=worker.cached if worker is not None else CacheFigures(),
             last_event=self._guard.last_event,
         )
 
@@ -186,15 +187,13 @@ class WorkerBackend:
         self._guard.admit()
         spare, delay = self._guard.spare_bytes(is_safe=True), self._reloads.asked_delay_seconds(now_seconds)
         if spare is not None and spare < self._needed_bytes:
-            raise Overloaded(
+            raise MemoryShort(
                 f"the model was unloaded when memory ran out; it needs {gigabytes(self._needed_bytes)}, and"
                 f" {gigabytes(max(0, spare))} can be had so far: end other programs",
                 30.0,
-                is_about_queue=False,
             )
         if delay > 0.0:
-            problem = "the model was unloaded when memory ran out, and is loaded again shortly"
-            raise Overloaded(problem, delay, is_about_queue=False)
+            raise MemoryShort("the model was unloaded when memory ran out, and is loaded again shortly", delay)
 
     def _begin_loading(self) -> asyncio.Task[WorkerProcess]:
         if self._watching is None:
@@ -246,11 +245,7 @@ class WorkerBackend:
             log.error("%s", error)
 
     def _cut_short(self) -> Exception:
-        return (
-            BackendFailure(SHUTTING_DOWN)
-            if self._is_closed
-            else Overloaded(ENDED_FOR_MEMORY, 10.0, is_about_queue=False)
-        )
+        return BackendFailure(SHUTTING_DOWN) if self._is_closed else MemoryShort(ENDED_FOR_MEMORY, 10.0)
 
     def _answered(self, request: GenerationRequest) -> None:
         self._restarts.answered()
@@ -286,7 +281,7 @@ class WorkerBackend:
         self._is_out_of_memory = True
         self._reloads.unloaded(time.monotonic())
         if worker is not None:
-            worker.end_streams(Overloaded(ENDED_FOR_MEMORY, 10.0, is_about_queue=False))
+            worker.end_streams(MemoryShort(ENDED_FOR_MEMORY, 10.0))
             await worker.stop(UNLOAD_SECONDS)
         self._guard.look()
         what = f"{self._spec.name} was unloaded: {left} GB of memory were left, now {self._guard.reading.available_gb}"

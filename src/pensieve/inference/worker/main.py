@@ -25,7 +25,7 @@ from pensieve.config.settings import Settings
 from pensieve.devices import heap
 from pensieve.errors import LoadFailed, Overloaded
 from pensieve.generation import GenerationRequest
-from pensieve.inference.backend import Backend, Relievable
+from pensieve.inference.backend import Backend, CacheFigures, Caching, Relievable
 from pensieve.inference.failure import converted
 from pensieve.inference.worker import frames
 from pensieve.models.spec import ModelSpec
@@ -100,7 +100,9 @@ class Worker(asyncio.Protocol):
                 if task := self._tasks.get(stream):
                     task.cancel()
             case frames.Ping():
-                self._send(frames.Pong())
+                backend: object = self._backend
+                held = backend.cached if isinstance(backend, Caching) else CacheFigures()
+                self._send(frames.Pong(held.num_bytes, held.evicted_bytes))
             case frames.Relieve(cache_share, is_frugal):
                 self._relieve(cache_share, is_frugal=is_frugal)
             case frames.Stop():

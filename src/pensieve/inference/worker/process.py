@@ -15,7 +15,7 @@ from typing import cast
 
 from pensieve.config.settings import Settings
 from pensieve.errors import LoadFailed, PensieveError, WorkerCrashed, rebuild
-from pensieve.inference.backend import Limits
+from pensieve.inference.backend import CacheFigures, Limits
 from pensieve.inference.worker import frames
 from pensieve.models.spec import ModelSpec
 
@@ -41,6 +41,7 @@ class _Link(asyncio.Protocol):
         self.heard_at_seconds = time.monotonic()
         self.num_pings = 0
         """Since it was heard last."""
+        self.cached = CacheFigures()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are none of asyncio's classes.
@@ -50,7 +51,9 @@ class _Link(asyncio.Protocol):
         self.heard_at_seconds = time.monotonic()
         self.num_pings = 0
         for frame in self._decoder.feed(data):
-            if queue := self.queues.get(frame.stream):
+            if isinstance(frame, frames.Pong):
+                self.cached = CacheFigures(frame.cache_bytes, frame.evicted_bytes)
+            elif queue := self.queues.get(frame.stream):
                 queue.put_nowait(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -158,6 +161,11 @@ class WorkerProcess:
             if not is_over:
                 # Harmless for a stream that has ended: the worker does not know it any more.
                 self._link.send(frames.Cancel(stream))
+
+    @property
+    def cached(self) -> CacheFigures:
+        """What its cache of prompts held at the last sign of life, and had evicted."""
+        return self._link.cached
 
     @property
     def num_running(self) -> int:
