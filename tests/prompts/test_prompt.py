@@ -217,7 +217,7 @@ def test_the_longest_marker_is_found_at_each_place(markers: set[str], text: str)
 
 def test_markers_that_begin_each_other_endlessly_do_no_harm() -> None:
     """No vocabulary of ours has such."""
-    pattern = pattern_of({"<" * length for length in range(2, 3000)})
+    pattern = pattern_of({"<" * length for length in range(2, 500)})
     assert pattern.findall("a<<<b<c") == ["<<<"]
 
 
