@@ -110,7 +110,7 @@ def test_an_error_frame_is_raised_as_the_error_it_was() -> None:
     stream = EventEncoder("msg_1", "m").error(Overloaded("the queue is full", 7.0))
     with pytest.raises(Overloaded) as raised:
         decoded([stream])
-    assert raised.value.facts() == {"problem": "the queue is full", "retry_after_seconds": 7.0}
+    assert raised.value.facts() == {"problem": "the queue is full", "retry_after_seconds": 7.0, "is_about_queue": True}
 
 
 @pytest.mark.parametrize(
