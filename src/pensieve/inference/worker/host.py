@@ -159,6 +159,7 @@ class WorkerBackend:
         if self._is_closed:
             raise BackendFailure(SHUTTING_DOWN)
         if self._worker is not None and self._worker.is_alive:
+            self._keep_watch()
             return self._worker
         self._check_start()
         loading = self._begin_loading()
@@ -196,12 +197,19 @@ class WorkerBackend:
             raise MemoryShort("the model was unloaded when memory ran out, and is loaded again shortly", delay)
 
     def _begin_loading(self) -> asyncio.Task[WorkerProcess]:
-        if self._watching is None:
-            self._watching = asyncio.create_task(watch(self._tend, self._duties.pause_seconds))
+        self._keep_watch()
         if self._loading is None:
             self._loading = asyncio.create_task(self._start())
             self._loading.add_done_callback(self._loaded)
         return self._loading
+
+    def _keep_watch(self) -> None:
+        """Watch from the first worker on; a watch that a bug of ours ended is taken up again, and logged."""
+        if self._watching is not None and self._watching.done() and not self._watching.cancelled():
+            log.error("the watch over the worker broke off", exc_info=self._watching.exception())
+            self._watching = None
+        if self._watching is None:
+            self._watching = asyncio.create_task(watch(self._tend, self._duties.pause_seconds))
 
     async def _start(self) -> WorkerProcess:
         await self._bury()
