@@ -169,13 +169,12 @@ def _steer(logits: mx.array, masks: Sequence[bytes | None]) -> mx.array:
     if all(mask is None for mask in masks):
         return logits
     size = logits.shape[-1]
-    words = np.full((len(masks), -(-size // 32)), 0xFFFFFFFF, dtype=np.uint32)
-    for row, mask in zip(words, masks, strict=True):
+    may_come = np.ones((len(masks), size), dtype=np.bool_)
+    for row, mask in zip(may_come, masks, strict=True):
         if mask is not None:
-            known = np.frombuffer(mask, dtype="<u4")[: len(row)]
-            row[: len(known)], row[len(known) :] = known, 0
-    bits = mx.array(words)[:, :, None] >> mx.arange(32, dtype=mx.uint32)
-    return mx.where((bits & 1).reshape(len(masks), -1)[:, :size] == 1, logits, -mx.inf)
+            bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=min(size, 8 * len(mask)), bitorder="little")
+            row[: len(bits)], row[len(bits) :] = bits, False
+    return mx.where(mx.array(may_come), logits, -mx.inf)
 
 
 def _choose(logits: mx.array, rows: Sequence[RowSampler]) -> mx.array:
