@@ -14,7 +14,7 @@ from pensieve.generation import Answer, Collector, GenerationEvent, Usage
 from pensieve.messages import Json, Message, TextPart, ThinkingPart, ToolCallPart
 from pensieve.wire.anthropic.manner import Manner
 from pensieve.wire.anthropic.responses import EventDecoder, EventEncoder, decode_answer, encode_answer
-from pensieve.wire.anthropic.signature import unsealed
+from pensieve.wire.anthropic.signature import Unsealer
 from pensieve.wire.sse import SseDecoder
 from wire.strategies import PROPERTY, answers, event_runs
 
@@ -82,7 +82,7 @@ def test_hidden_thinking_has_a_block_without_words() -> None:
     asked = Manner(is_thinking_shown=False, is_context_managed=True, is_diagnosed=True)
     body = encode_answer(ANSWER, message_id="msg_1", model="m", manner=asked)
     thinking = body["content"][0]
-    assert (thinking["thinking"], unsealed("", thinking["signature"])) == ("", ThinkingPart("hm"))
+    assert (thinking["thinking"], Unsealer().read("", thinking["signature"])) == ("", ThinkingPart("hm"))
     assert (body["context_management"], body["diagnostics"]) == ({"applied_edits": []}, None)
 
 

@@ -26,7 +26,7 @@ from pensieve.generation import (
 from pensieve.messages import Json, ThinkingPart
 from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.responses import EventEncoder
-from pensieve.wire.anthropic.signature import unsealed
+from pensieve.wire.anthropic.signature import Unsealer
 from pensieve.wire.sse import SseDecoder, SseEvent
 from wire.strategies import PROPERTY, event_runs
 
@@ -163,7 +163,7 @@ def test_hidden_thinking_is_a_block_without_words_whose_signature_brings_them_ba
     ]
     assert hidden[0]["content_block"] == {"type": "thinking", "thinking": "", "signature": ""}
     assert "hm" not in json.dumps(hidden)
-    assert unsealed("", hidden[1]["delta"]["signature"]) == ThinkingPart("hm, so")
+    assert Unsealer().read("", hidden[1]["delta"]["signature"]) == ThinkingPart("hm, so")
 
 
 def test_hidden_thinking_is_told_anew_in_each_block() -> None:
@@ -172,7 +172,7 @@ def test_hidden_thinking_is_told_anew_in_each_block() -> None:
     events = [*first, ThinkingDelta("b"), ThinkingFinished()]
     deltas = [frame["delta"] for frame in said(*events, manner=Manner(is_thinking_shown=False)) if "delta" in frame]
     signatures = [delta["signature"] for delta in deltas if delta["type"] == "signature_delta"]
-    assert [unsealed("", signature).text for signature in signatures] == ["a", "b"]
+    assert [Unsealer().read("", signature).text for signature in signatures] == ["a", "b"]
 
 
 def test_a_client_is_told_what_it_asked_about() -> None:

@@ -24,7 +24,7 @@ from pensieve.messages import (
     ToolResultPart,
 )
 from pensieve.wire.anthropic.foreign import PASSED_OVER
-from pensieve.wire.anthropic.signature import unsealed
+from pensieve.wire.anthropic.signature import Unsealer
 
 ImageType = Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
 NonEmpty = Annotated[str, Meta(min_length=1)]
@@ -159,11 +159,11 @@ AnyBlock = UserBlock | AssistantBlock | ToolReferenceBlock
 ResultPart = TextPart | ImagePart | DocumentPart | ToolReferencePart
 
 
-def decode_parts(blocks: tuple[AnyBlock, ...], path: str) -> tuple[Part, ...]:
+def decode_parts(blocks: tuple[AnyBlock, ...], path: str, unsealer: Unsealer) -> tuple[Part, ...]:
     """The blocks as our parts, without those that were passed over; `path` is where they stand, for errors."""
     kept = ((at, block) for at, block in enumerate(blocks) if not isinstance(block, PassedOverBlock))
     parts = (decode_part(block, f"{path}.{at}") for at, block in kept)
-    return tuple(unsealed(part.text, part.signature) if isinstance(part, ThinkingPart) else part for part in parts)
+    return tuple(unsealer.read(part.text, part.signature) if isinstance(part, ThinkingPart) else part for part in parts)
 
 
 def decode_part(block: AnyBlock, path: str) -> Part:

@@ -29,6 +29,7 @@ from pensieve.wire.anthropic.body import MAX_UNKNOWN_FIELDS, check, parse_object
 from pensieve.wire.anthropic.foreign import settle
 from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.server_tools import ServerTool
+from pensieve.wire.anthropic.signature import Unsealer
 from pensieve.wire.anthropic.tools import (
     DecodedTools,
     Tool,
@@ -244,7 +245,8 @@ def _decode_manner(wire: RequestBody) -> Manner:
 
 def _decode_messages(wire: RequestBody) -> tuple[tuple[int, Message], ...]:
     """The messages, each with its index among those sent."""
-    messages = [(at, _decode_message(message, f"messages.{at}")) for at, message in enumerate(wire.messages)]
+    unsealer = Unsealer()
+    messages = [(at, _decode_message(message, f"messages.{at}", unsealer)) for at, message in enumerate(wire.messages)]
     kept = tuple((at, message) for at, message in messages if message is not None)
     if all(message.role == "system" for _, message in kept):
         raise InvalidRequest("there is nothing to answer: add a user message", path="messages")
@@ -252,25 +254,25 @@ def _decode_messages(wire: RequestBody) -> tuple[tuple[int, Message], ...]:
     return kept if top is None else ((-1, top), *kept)
 
 
-def _decode_message(message: WireMessage, path: str) -> Message | None:
+def _decode_message(message: WireMessage, path: str, unsealer: Unsealer) -> Message | None:
     match message:
         case SystemMessage(content):
             return _decode_system(content)
         case UserMessage(content):
-            parts = _decode_content(content, path)
+            parts = _decode_content(content, path, unsealer)
             if content and not parts:
                 return None  # nothing but what was passed over
             if all(part == TextPart("") for part in parts):
                 raise InvalidRequest("must not be empty", path=f"{path}.content")
             return Message("user", parts)
         case AssistantMessage(content):
-            return Message("assistant", _decode_content(content, path))
+            return Message("assistant", _decode_content(content, path, unsealer))
 
 
-def _decode_content(content: str | tuple[AnyBlock, ...], path: str) -> tuple[Part, ...]:
+def _decode_content(content: str | tuple[AnyBlock, ...], path: str, unsealer: Unsealer) -> tuple[Part, ...]:
     if isinstance(content, str):
         return (TextPart(content),)
-    return decode_parts(content, f"{path}.content")
+    return decode_parts(content, f"{path}.content", unsealer)
 
 
 def _decode_system(content: str | tuple[TextBlock, ...]) -> Message | None:

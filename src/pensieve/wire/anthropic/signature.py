@@ -16,7 +16,7 @@ MARK = "pensieve"
 """Stands where a signature must: clients want it not empty."""
 _SEALED = f"{MARK}:"
 MAX_THINKING_BYTES = 4 * 2**20
-"""A signature comes from outside: it may unfold to this much."""
+"""Signatures come from outside: those of one request may unfold to this much, more than a context holds."""
 
 
 def sealed(thinking: str) -> str:
@@ -25,19 +25,27 @@ def sealed(thinking: str) -> str:
     return _SEALED + base64.b64encode(packed).decode() if thinking else MARK
 
 
-def unsealed(thinking: str, signature: str) -> ThinkingPart:
-    """The thinking of an echoed block: its text, or what its signature carries; a signature of ours is none."""
-    if signature == MARK:
-        return ThinkingPart(thinking)
-    if thinking or not signature.startswith(_SEALED):
-        return ThinkingPart(thinking, signature)
-    return ThinkingPart(_unpacked(signature.removeprefix(_SEALED)))
+class Unsealer:
+    """Reads the thinking blocks of one request, in their order."""
 
+    def __init__(self) -> None:
+        self._left_bytes = MAX_THINKING_BYTES
 
-def _unpacked(packed: str) -> str:
-    try:
-        unpacker = zlib.decompressobj()
-        content = unpacker.decompress(base64.b64decode(packed, validate=True), MAX_THINKING_BYTES)
-        return content.decode() if unpacker.eof else ""
-    except (binascii.Error, ValueError, zlib.error):
-        return ""
+    def read(self, thinking: str, signature: str) -> ThinkingPart:
+        """The thinking of an echoed block: its text, or what its signature carries; a signature of ours is none."""
+        if signature == MARK:
+            return ThinkingPart(thinking)
+        if thinking or not signature.startswith(_SEALED):
+            return ThinkingPart(thinking, signature)
+        return ThinkingPart(self._unpacked(signature.removeprefix(_SEALED)))
+
+    def _unpacked(self, packed: str) -> str:
+        if self._left_bytes == 0:  # which zlib would take for no bound at all
+            return ""
+        try:
+            unpacker = zlib.decompressobj()
+            content = unpacker.decompress(base64.b64decode(packed, validate=True), self._left_bytes)
+            self._left_bytes -= len(content)
+            return content.decode() if unpacker.eof else ""
+        except (binascii.Error, ValueError, zlib.error):
+            return ""
