@@ -14,7 +14,8 @@ import msgspec
 from pensieve.messages import Json, ToolSpec
 
 _MOST_REFERENCES: Final = 8
-_MOST_NESTED: Final = 16
+_MOST_OPTIONS: Final = 256
+"""A schema may offer itself, many times over."""
 _PYTHON: Final = {"True": "true", "False": "false", "None": "null"}
 """Some templates write these, so models do."""
 
@@ -27,7 +28,7 @@ def types_of(tools: Sequence[ToolSpec], name: str, key: str) -> Types:
     tool = next((tool for tool in tools if tool.name == name), None)
     properties = tool.parameters.get("properties") if tool is not None else None
     schema = properties.get(key) if isinstance(properties, dict) else None
-    return _types(schema, tool.parameters if tool is not None else {}, _MOST_NESTED)
+    return _types(schema, tool.parameters if tool is not None else {})
 
 
 def to_json(written: str, types: Types) -> str:
@@ -70,9 +71,29 @@ def _kinds(value: Json) -> Types:
     return frozenset({"object"})
 
 
-def _types(schema: Json, root: Json, nested: int) -> Types:
-    schema = _resolved(schema, root)
-    if not isinstance(schema, dict) or nested == 0:
+def _types(schema: Json, root: Json) -> Types:
+    """Of all options together, if each says what it allows."""
+    allowed: Types = frozenset()
+    options = [schema]
+    for option in options:
+        resolved = _resolved(option, root)
+        inner = _options(resolved)
+        own = _own_types(resolved)
+        if not (own or inner) or len(options) + len(inner) > _MOST_OPTIONS:
+            return frozenset()
+        allowed |= own
+        options.extend(() if own else inner)
+    return allowed
+
+
+def _options(schema: Json) -> Sequence[Json]:
+    found = (schema.get(word) for word in ("anyOf", "oneOf")) if isinstance(schema, dict) else ()
+    return next((options for options in found if isinstance(options, list)), ())
+
+
+def _own_types(schema: Json) -> Types:
+    """What a schema says without its options."""
+    if not isinstance(schema, dict):
         return frozenset()
     kind = schema.get("type")
     if isinstance(kind, str):
@@ -80,11 +101,7 @@ def _types(schema: Json, root: Json, nested: int) -> Types:
     if isinstance(kind, list):
         return frozenset(name for name in kind if isinstance(name, str))
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    if isinstance(values, list):
-        return frozenset().union(*map(_kinds, values))
-    options = next((schema[word] for word in ("anyOf", "oneOf") if isinstance(schema.get(word), list)), ())
-    kinds = [_types(option, root, nested - 1) for option in options]
-    return frozenset().union(*kinds) if all(kinds) else frozenset()
+    return frozenset().union(*map(_kinds, values)) if isinstance(values, list) else frozenset()
 
 
 def _resolved(schema: Json, root: Json) -> Json:
