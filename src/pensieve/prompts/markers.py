@@ -23,12 +23,14 @@ _PRIVATE: Final = "[" + "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in
 class MarkerGuard:
     """The markers of one model."""
 
-    def __init__(self, markers: Collection[str]) -> None:
+    def __init__(self, markers: Collection[str], *, control: Collection[str] = ()) -> None:
+        """`control`: those that begin and end turns, as `<|im_end|>`, unlike `</think>`."""
         self._pattern = pattern_of({marker for marker in markers if len(marker) > 1})
+        self._control = pattern_of({marker for marker in control if len(marker) > 1})
 
     def begin(self) -> Disguise:
         """What one prompt's texts are written with."""
-        return Disguise(self._pattern, self)
+        return Disguise(self._pattern, self._control, self)
 
     def harmless(self, marker: str) -> Sequence[str]:
         """The marker in pieces that hold no marker."""
@@ -42,8 +44,9 @@ class Disguise:
     A private character that somebody wrote gets another one too: so what is found in the rendered text is ours.
     """
 
-    def __init__(self, pattern: re.Pattern[str], guard: MarkerGuard) -> None:
+    def __init__(self, pattern: re.Pattern[str], control: re.Pattern[str], guard: MarkerGuard) -> None:
         self._pattern = pattern
+        self._control = control
         self._own = re.compile(_PRIVATE)
         self._guard = guard
         self._free = itertools.chain(*_PRIVATE_RANGES)
@@ -56,11 +59,14 @@ class Disguise:
 
     def hide(self, text: str) -> str:
         """What a person or a tool wrote, with private characters for markers. Raises `InvalidRequest`."""
-        return self._pattern.sub(lambda found: self._character(found[0]), self.keep(text))
+        return self._replaced(self._pattern, text)
 
     def keep(self, text: str) -> str:
-        """What the model said itself: it may hold its markers, and templates look for them there."""
-        return self._own.sub(lambda found: self._character(found[0]), text)
+        """What the model said itself: it may hold markers, and templates look for them there.
+
+        Not those of control: it may have repeated a file's, and they would end its turn and begin another's.
+        """
+        return self._replaced(self._control, text)
 
     def hide_json(self, value: Json) -> Json:
         """The value with every string in it hidden, keys too; the order stays."""
@@ -111,6 +117,10 @@ class Disguise:
         """The rendered text as it reads."""
         shown = {ord(character): marker for character, marker in self._markers.items()}
         return text.translate(shown | self._literals)
+
+    def _replaced(self, pattern: re.Pattern[str], text: str) -> str:
+        ours = self._own.sub(lambda found: self._character(found[0]), text)
+        return pattern.sub(lambda found: self._character(found[0]), ours)
 
     def _split(self, text: str, characters: Collection[str]) -> list[str]:
         return re.split(f"([{''.join(characters)}])", text) if characters else [text]

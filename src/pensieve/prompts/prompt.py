@@ -64,7 +64,7 @@ class PromptRenderer:
         self._image_mark = image_mark
         traits = probe(template)
         self._traits = traits if has_native_tools else msgspec.structs.replace(traits, tools=None)
-        self._guard = MarkerGuard(_markers(template, tokenizer))
+        self._guard = _guard(template, tokenizer)
         self._documents = Documents()
 
     @property
@@ -141,9 +141,10 @@ def options_for(thinking: Thinking | None) -> TemplateOptions:
     return TemplateOptions(is_thinking=True, reasoning_effort="low" if is_little else None)
 
 
-def _markers(template: ChatTemplate, tokenizer: Tokenizer) -> list[str]:
-    """Special tokens, and others that the template writes; a vocabulary may hold HTML tags and runs of spaces too."""
+def _guard(template: ChatTemplate, tokenizer: Tokenizer) -> MarkerGuard:
+    """Of special tokens, and others that the template writes; a vocabulary may hold HTML tags and spaces too."""
     if not isinstance(tokenizer, KnowsMarkers):
-        return []
-    known = tokenizer.markers().items()
-    return [text for text, is_special in known if text.strip() and (is_special or text in template.source)]
+        return MarkerGuard(())
+    known = [(text, is_special) for text, is_special in tokenizer.markers().items() if text.strip()]
+    control = [text for text, is_special in known if is_special]
+    return MarkerGuard([*control, *(text for text, _ in known if text in template.source)], control=control)
