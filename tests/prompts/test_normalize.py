@@ -127,6 +127,24 @@ def test_a_template_with_one_call_a_message_gets_them_one_by_one() -> None:
     assert [entry["content"] for entry in shaped[1:4]] == ["Let me look.", "text of b", ""]
 
 
+def test_calls_that_share_an_id_are_told_apart() -> None:
+    """Some servers number them anew in every answer; each result belongs to the call before it."""
+    rounds = [
+        message
+        for number in range(3)
+        for message in (
+            Message("assistant", (ToolCallPart("call_0", "read", {"at": number}),)),
+            Message("user", (ToolResultPart("call_0", (TextPart(f"text {number}"),)),)),
+        )
+    ]
+    shaped = shape((say("user", "x"), *rounds), with_tools(has_parallel_calls=False))
+    keys = ["000000000", "000000001", "000000002"]
+    assert [entry["tool_calls"][0]["id"] for entry in shaped[1::2]] == keys
+    assert [(entry["tool_call_id"], entry["content"][-1]) for entry in shaped[2::2]] == list(
+        zip(keys, "012", strict=True)
+    )
+
+
 def test_words_beside_a_call_get_a_message_of_their_own_where_they_must() -> None:
     """With the thinking that came before them."""
     shaped = shape(LOOP, with_tools(words="apart"))

@@ -64,8 +64,9 @@ class _Shaper:
         self._tools = traits.tools
         self._writer = writer
         self._turns: list[_Turn] = []
+        self._num_calls = 0
         self._calls: dict[str, _Call] = {}
-        """By the id that the conversation gives them."""
+        """The last one by the id that the conversation gives it."""
 
     def add(self, message: Message, index: int) -> None:
         match message.role:
@@ -124,7 +125,8 @@ class _Shaper:
         turn.calls = turn.calls + calls
 
     def _call(self, part: ToolCallPart) -> _Call:
-        call = _Call(len(self._calls), self._writer.name(part.name), self._writer.arguments(part.arguments))
+        call = _Call(self._num_calls, self._writer.name(part.name), self._writer.arguments(part.arguments))
+        self._num_calls += 1
         self._calls[part.id] = call
         return call
 
@@ -176,11 +178,15 @@ def _thinking(entry: dict[str, Any], field: str, thinking: str) -> dict[str, Any
 def _one_by_one(turns: Sequence[_Turn]) -> list[_Turn]:
     """Each call in a message of its own, its result right behind it."""
     apart: list[_Turn] = []
+    results: dict[int, list[_Turn]] = {}
+    for turn in turns:
+        if turn.answers is not None:
+            results.setdefault(turn.answers.number, []).append(turn)
     for turn in turns:
         if turn.answers is None:
             apart.append(msgspec.structs.replace(turn, calls=turn.calls[:1]))
             for number, call in enumerate(turn.calls):
                 if number:
                     apart.append(_Turn("assistant", [""], calls=[call]))
-                apart += [result for result in turns if result.answers is call]
+                apart += results.get(call.number, ())
     return apart
