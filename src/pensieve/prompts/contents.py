@@ -24,7 +24,7 @@ from pensieve.messages import (
 )
 from pensieve.prompts.documents import Documents
 from pensieve.prompts.markers import Disguise
-from pensieve.prompts.tools import referenced
+from pensieve.prompts.tools import referenced, unclosed
 
 UNSEEN_IMAGE: Final = "[An image stood here. You cannot see images.]"
 NO_OUTPUT: Final = "(no output)"
@@ -93,7 +93,7 @@ class ContentWriter:
             case ImagePart():
                 return self._image(part, path, is_asked=is_asked)
             case DocumentPart():
-                return self._document(part, path)
+                return self._document(part, path, is_asked=is_asked)
             case ToolReferencePart(name):
                 found = self._entries.get(name)
                 return referenced(found) if found else f"The tool {self._disguise.hide(name)} is not available."
@@ -112,11 +112,19 @@ class ContentWriter:
         self.images.append(part)
         return self._disguise.image()
 
-    def _document(self, part: DocumentPart, path: str) -> str:
+    def _document(self, part: DocumentPart, path: str, *, is_asked: bool) -> str:
+        """A refusal is for whoever sends it; in the history, or in what a tool found, it would end the session."""
         hide = self._disguise.hide
+        try:
+            text = self._documents.text(part, path)
+        except InvalidRequest as refused:
+            if is_asked:
+                raise
+            return f"[A document stood here. You cannot read it: {hide(refused.problem)}]"
         title = f' title="{hide(part.title)}"' if part.title else ""
         context = f"{hide(part.context)}\n\n" if part.context else ""
-        return f"<document{title}>\n{context}{hide(self._documents.text(part, path))}\n</document>"
+        inner = unclosed(f"{context}{hide(text)}", "document")
+        return f"<document{title}>\n{inner}\n</document>"
 
 
 def _joined(texts: Sequence[str]) -> str:

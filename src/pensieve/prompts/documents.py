@@ -15,6 +15,8 @@ import zlib
 from collections import OrderedDict
 from typing import Any, Final
 
+import msgspec
+
 from pensieve.errors import InvalidRequest
 from pensieve.messages import DocumentPart
 
@@ -48,11 +50,15 @@ class _TooMuch(Exception):
     """A bound was reached."""
 
 
+class _Refused(msgspec.Struct, frozen=True):
+    problem: str
+
+
 class Documents:
-    """Turns documents into text and remembers the last ones."""
+    """Turns documents into text and remembers the last ones, also those that cannot be read."""
 
     def __init__(self) -> None:
-        self._texts: OrderedDict[bytes, str] = OrderedDict()
+        self._read: OrderedDict[bytes, str | _Refused] = OrderedDict()
 
     def text(self, part: DocumentPart, path: str) -> str:
         """What the document says. Raises `InvalidRequest` with `path` where it cannot be read."""
@@ -68,12 +74,20 @@ class Documents:
 
     def _pdf(self, data: bytes, path: str) -> str:
         digest = hashlib.sha256(data).digest()
-        if digest not in self._texts:
-            self._texts[digest] = read_pdf(data, path)
-            if len(self._texts) > _NUM_KEPT:
-                self._texts.popitem(last=False)
-        self._texts.move_to_end(digest)
-        return self._texts[digest]
+        found = self._read.pop(digest, None) or _tried(data, path)
+        self._read[digest] = found
+        if len(self._read) > _NUM_KEPT:
+            self._read.popitem(last=False)
+        if isinstance(found, _Refused):
+            raise InvalidRequest(found.problem, path)
+        return found
+
+
+def _tried(data: bytes, path: str) -> str | _Refused:
+    try:
+        return read_pdf(data, path)
+    except InvalidRequest as refused:
+        return _Refused(refused.problem)
 
 
 def read_pdf(data: bytes, path: str, *, seconds: float = MAX_SECONDS) -> str:

@@ -57,9 +57,13 @@ def call_text(name: str, arguments: Mapping[str, Json]) -> str:
 
 def result_text(name: str, text: str) -> str:
     """A result in the plain format; its closer inside of it is broken up."""
-    inner = text.replace(f"</{_RESULT}", f"< /{_RESULT}")
     naming = f' tool="{name}"' if name else ""
-    return f"<{_RESULT}{naming}>\n{inner}\n</{_RESULT}>"
+    return f"<{_RESULT}{naming}>\n{unclosed(text, _RESULT)}\n</{_RESULT}>"
+
+
+def unclosed(text: str, element: str) -> str:
+    """Text that stands inside of such an element and does not end it."""
+    return text.replace(f"</{element}", f"< /{element}")
 
 
 def _compact(value: Json) -> str:
