@@ -36,6 +36,17 @@ for line in sys.stdin:
 """Holds as many megabytes as it was last told to; ends with its input."""
 
 
+ENTER = """
+import ctypes, os, sys
+kill_with_parent, by_force = 1, 9
+ctypes.CDLL(None).prctl(kill_with_parent, by_force)
+with open(sys.argv[1], "w") as processes:
+    processes.write(str(os.getpid()))
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Goes into the folder and becomes the command there; a test run that is killed takes it along."""
+
+
 class Names(NamedTuple):
     """The files of one version of cgroups."""
 
@@ -79,8 +90,7 @@ class Cage:
 
     def command(self, words: Sequence[str]) -> list[str]:
         """The command, as it is started inside."""
-        enter = f'echo $$ > "{self._folder}/cgroup.procs" && exec "$@"'
-        return ["/bin/sh", "-c", enter, "sh", *words]
+        return [sys.executable, "-c", ENTER, str(self._folder / "cgroup.procs"), *words]
 
     def inflate(self, num_megabytes: int) -> bool:
         """Let a balloon hold so much; False if the kernel took it away."""
