@@ -107,7 +107,8 @@ def test_a_stream_is_finished_only_after_its_last_frame() -> None:
 
 def test_an_error_frame_is_raised_as_the_error_it_was() -> None:
     """The error keeps its kind and its facts over the wire."""
-    stream = EventEncoder("msg_1", "m").error(Overloaded("the queue is full", 7.0))
+    sent = Overloaded("the queue is full", 7.0)
+    stream = EventEncoder("msg_1", "m").error(sent)
     with pytest.raises(Overloaded) as raised:
         decoded([stream])
     assert raised.value.facts() == {"problem": "the queue is full", "retry_after_seconds": 7.0, "is_about_queue": True}
