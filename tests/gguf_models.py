@@ -72,6 +72,9 @@ KINDS: dict[str, tuple[int, Callable[[Floats], bytes]]] = {
 }
 """ggml's number of a type, and its writer."""
 
+UNUSED = 5
+"""llama.cpp's number for a token that stands for nothing."""
+
 
 def write_gguf_model(
     path: Path,
@@ -79,16 +82,18 @@ def write_gguf_model(
     *,
     kind: str = "F32",
     tensors: Mapping[str, tuple[tuple[int, ...], int, bytes]] | None = None,
+    marks: Mapping[str, int] | None = None,
     **overrides: Value | list[float] | None,
 ) -> Path:
     """The model in `folder` as a GGUF file whose matrices are of `kind`.
 
-    `tensors` adds or replaces some by name (shape with rows first, ggml's type number, data); `overrides` are metadata
-    with `__` for the dots, None removes.
+    `tensors` adds or replaces some by name (shape with rows first, ggml's type number, data); `marks` are texts for
+    unused rows of the vocabulary, with llama.cpp's number for their kind (3: control, 4: user-defined); `overrides` are
+    metadata with `__` for the dots, None removes.
     """
     config = json.loads((folder / "config.json").read_text())
     found = _tensors(folder, config, kind) | dict(tensors or {})
-    metadata = _metadata(config) | _tokenizer(folder, config)
+    metadata = _metadata(config) | _marked(_tokenizer(folder, config), marks or {})
     metadata |= {key.replace("__", "."): value for key, value in overrides.items()}
     kept = {key: value for key, value in metadata.items() if value is not None}
     path.write_bytes(_file(kept, found))
@@ -183,6 +188,14 @@ def _metadata(config: dict[str, Any]) -> dict[str, Any]:
         stretch = math.log(config["max_position_embeddings"] / original) / math.log(original)
         own["rope.scaling.attn_factor"] = math.sqrt(1.0 + stretch)
     return {"general.architecture": family} | {f"{family}.{key}": value for key, value in own.items()}
+
+
+def _marked(tokenizer: dict[str, Any], marks: Mapping[str, int]) -> dict[str, Any]:
+    tokens, kinds = list(tokenizer["tokenizer.ggml.tokens"]), list(tokenizer["tokenizer.ggml.token_type"])
+    unused = [token for token, kind in enumerate(kinds) if kind == UNUSED]
+    for token, (text, kind) in zip(unused[: len(marks)], marks.items(), strict=True):
+        tokens[token], kinds[token] = text, kind
+    return tokenizer | {"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": kinds}
 
 
 def _tokenizer(folder: Path, config: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -25,10 +26,10 @@ SETTINGS = Settings(
 )
 
 
-def write_model(folder: Path, template: str, *, sees: bool = False) -> Path:
+def write_model(folder: Path, template: str, *, sees: bool = False, marks: Mapping[str, int] | None = None) -> Path:
     """A model of its own folder, with a projector beside it if it `sees`."""
     source = make_tiny_model(folder / "source", "smollm", chat_template=template)
-    path = write_gguf_model(folder / "tiny.gguf", source)
+    path = write_gguf_model(folder / "tiny.gguf", source, marks=marks)
     if sees:
         width = json.loads((source / "config.json").read_text())["hidden_size"]
         write_tiny_projector(folder / "mmproj-tiny.gguf", text_width=width)
@@ -39,6 +40,12 @@ def write_model(folder: Path, template: str, *, sees: bool = False) -> Path:
 def plain_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """It answers at once."""
     return write_model(tmp_path_factory.mktemp("plain"), TEMPLATE)
+
+
+@pytest.fixture(scope="module")
+def marked_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """It has a token of each kind for the marks of calls."""
+    return write_model(tmp_path_factory.mktemp("marked"), TEMPLATE, marks={"<tool_call>": 4, "</tool_call>": 3})
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ from pensieve.config.settings import GenerationSettings
 from pensieve.errors import BackendFailure, InvalidRequest
 from pensieve.generation import Answer, GenerationRequest, Thinking, ToolChoice, collect
 from pensieve.inference.llamacpp.backend import LlamaCppBackend
-from pensieve.inference.llamacpp.completion import Bound, Chunk, Run
 from pensieve.messages import Json, TextPart, ThinkingPart, ToolCallPart, ToolSpec, say
 from pensieve.models.metadata import read_gguf
 from pensieve.sampling.params import SamplingParams
@@ -32,11 +31,21 @@ SCHEMA: Json = {
 }
 TOOLS = (ToolSpec("Order", SCHEMA, "Orders something."), ToolSpec("Stop", {"type": "object", "properties": {}}))
 
+STRICT = tuple(msgspec.structs.replace(tool, is_strict=True) for tool in TOOLS)
+
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def plain(plain_model: Path) -> AsyncIterator[LlamaCppBackend]:
     """A model that answers at once."""
     backend = LlamaCppBackend(read_gguf(plain_model).spec("tiny"), SETTINGS)
+    yield backend
+    await backend.aclose()
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def marked(marked_model: Path) -> AsyncIterator[LlamaCppBackend]:
+    """A model with tokens for the marks of calls."""
+    backend = LlamaCppBackend(read_gguf(marked_model).spec("tiny"), SETTINGS)
     yield backend
     await backend.aclose()
 
@@ -95,10 +104,36 @@ async def test_any_tool_means_one_of_them(plain: LlamaCppBackend) -> None:
 
 async def test_a_strict_tool_leaves_text_free(plain: LlamaCppBackend) -> None:
     """Under `auto` the rule waits for a call."""
-    strict = tuple(msgspec.structs.replace(tool, is_strict=True) for tool in TOOLS)
-    reply = await answer(plain, tools=strict, max_tokens=40)
+    reply = await answer(plain, tools=STRICT, max_tokens=40)
     assert reply.usage.completion_tokens == 40
     assert not calls(reply)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_a_strict_call_obeys_its_schema_from_its_marker_on(marked: LlamaCppBackend, seed: int) -> None:
+    """Text before it is free and is shown once; its markers are tokens, of whichever kind."""
+    opener = next(token for token, text in marked._specials.items() if text == "<tool_call>")
+    reply = await answer(
+        marked,
+        tools=STRICT,
+        tool_choice=ToolChoice(is_parallel_allowed=False),
+        sampling=SamplingParams(temperature=1.0, seed=seed),
+        logit_bias={opener: 4.0},
+    )
+    (call,) = calls(reply)
+    assert call.name in {"Order", "Stop"}
+    if call.name == "Order":
+        jsonschema.validate(call.arguments, SCHEMA)
+    assert reply.reason == "tool_calls"
+    assert "<tool_call>" not in reply.message.text
+
+
+async def test_forced_calls_are_written_with_the_vocabularys_markers(marked: LlamaCppBackend) -> None:
+    """A control token is no text for llguidance: a grammar must name it."""
+    choice = ToolChoice("tool", "Order", is_parallel_allowed=False)
+    reply = await answer(marked, tools=TOOLS, tool_choice=choice)
+    assert [call.name for call in calls(reply)] == ["Order"]
+    assert reply.usage.completion_tokens < 150
 
 
 async def test_a_schema_that_cannot_be_obeyed_is_refused_with_its_path(plain: LlamaCppBackend) -> None:
@@ -108,14 +143,14 @@ async def test_a_schema_that_cannot_be_obeyed_is_refused_with_its_path(plain: Ll
     assert caught.value.path.startswith("output_config.format.schema")
 
 
-async def test_a_grammar_that_llama_cpp_does_not_take_is_an_error(plain: LlamaCppBackend) -> None:
-    """And the engine answers the next request."""
-    said: list[Chunk] = []
-    for grammar in ("root ::= ((", "root ::= nowhere", 'root ::= root "a"'):
-        run = Run([5, 6], HOT, 4, bound=Bound(grammar))
-        plain._engine.complete(run, lambda chunk: said.append(chunk) or False)  # type: ignore[func-returns-value]
-    assert [type(chunk.error) for chunk in said] == [BackendFailure] * 3
-    assert (await answer(plain, max_tokens=3)).usage.completion_tokens == 3
+async def test_an_answer_is_stopped_when_llama_cpp_gives_its_grammar_up(plain: LlamaCppBackend) -> None:
+    """As it does, in silence, with one that names a token it has not."""
+    plain._markers["size"] = 10**6
+    try:
+        with pytest.raises(BackendFailure, match="within its schema"):
+            await answer(plain, output_schema=SCHEMA)
+    finally:
+        del plain._markers["size"]
 
 
 async def test_thinking_stops_at_its_budget(thinker: LlamaCppBackend) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import base64
-import re
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pensieve.errors import BackendFailure, ContextOverflow
-from pensieve.inference.llamacpp.completion import Bound, Chunk, Run, chunk_of
+from pensieve.inference.llamacpp.completion import Chunk, Run, chunk_of
 from pensieve.sampling.params import SamplingParams
 
 
@@ -32,11 +29,10 @@ def test_a_slot_is_named_where_one_was_chosen() -> None:
     assert "id_slot" not in body()
 
 
-@given(st.text(min_size=1))
-def test_a_trigger_is_found_as_it_is_written(trigger: str) -> None:
-    """Nothing in it means more than itself."""
-    sent = Run([1], SamplingParams(), 8, bound=Bound("root ::= []", (trigger,))).body()["grammar_triggers"]
-    assert re.fullmatch(sent[0]["value"], trigger)
+def test_a_grammar_is_sent_as_one_of_llguidances() -> None:
+    """By what llama.cpp knows those; without one nothing is sent."""
+    assert body(lark='start: "a"')["grammar"] == '%llguidance {}\nstart: "a"'
+    assert "grammar" not in body()
 
 
 def test_both_forms_of_a_chunk_are_read() -> None:

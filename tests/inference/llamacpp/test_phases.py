@@ -15,10 +15,15 @@ OPENED = OutputGrammar(thinking=THINK_TAGS, opening="<think>")
 
 
 def phases(
-    grammar: OutputGrammar = OPENED, *, wanted: bool = True, budget: int | None = None, bound: bool = True
+    grammar: OutputGrammar = OPENED,
+    *,
+    wanted: bool = True,
+    budget: int | None = None,
+    bound: bool = True,
+    triggers: tuple[str, ...] = (),
 ) -> Phases:
     """The phases of one answer."""
-    return Phases(grammar, is_thinking_wanted=wanted, budget_tokens=budget, is_bound=bound)
+    return Phases(grammar, is_thinking_wanted=wanted, budget_tokens=budget, is_bound=bound, triggers=triggers)
 
 
 def played(following: Phases, *pieces: str) -> tuple[str, str, bool]:

@@ -6,14 +6,16 @@ import asyncio
 import threading
 
 import msgspec
+import pytest
 
 from pensieve.config.settings import GenerationSettings
 from pensieve.errors import BackendFailure
 from pensieve.generation import Finished, GenerationEvent, PromptProgress, Started, TextDelta, Usage
+from pensieve.inference.constraints.following import Follower, byte_matchers
 from pensieve.inference.delivery import Bell, Inbox
-from pensieve.inference.llamacpp.completion import Bound, Chunk
+from pensieve.inference.llamacpp.completion import Chunk
 from pensieve.inference.llamacpp.phases import Phases
-from pensieve.inference.llamacpp.sequence import EnginePrompt, Limit, Sequence
+from pensieve.inference.llamacpp.sequence import Bound, EnginePrompt, Limit, Sequence
 from pensieve.inference.parsing.grammar import PLAIN, OutputGrammar
 from pensieve.inference.parsing.parser import OutputParser
 from pensieve.inference.repetition import RepetitionGuard
@@ -30,13 +32,16 @@ def sequence(
     grammar: OutputGrammar = PLAIN,
     stop_tokens: tuple[int, ...] = (),
     bound: Bound | None = None,
+    triggers: tuple[str, ...] = (),
 ) -> Sequence:
     """A sequence of three prompt tokens."""
     return Sequence(
         "1",
         EnginePrompt([1, 2, 3]),
         parser=OutputParser(grammar, new_call_id=lambda: "c", stop=stop + turn_stop),
-        phases=Phases(grammar, is_thinking_wanted=False, budget_tokens=None, is_bound=bound is not None),
+        phases=Phases(
+            grammar, is_thinking_wanted=False, budget_tokens=None, is_bound=bound is not None, triggers=triggers
+        ),
         guard=RepetitionGuard(GenerationSettings()),
         limit=Limit(max_tokens),
         inbox=Inbox(Bell(asyncio.get_running_loop())),
@@ -183,16 +188,69 @@ async def test_an_error_of_the_engine_comes_after_what_was_said() -> None:
     assert str(talk.failure) == "broken"
 
 
+BOUND = '"a" "b" /c+/'
+CUT = ("<call>",)
+
+
+def bound() -> Bound:
+    """An answer that must be "abc", or with more of the last."""
+    return Bound(f"start: {BOUND}", Follower(byte_matchers().matcher(f"start: {BOUND}")))
+
+
 async def test_a_sequence_is_pinned_once_its_grammar_has_begun() -> None:
     """With triggers that is after the first of them; elsewhere with the first token."""
-    assert [pinned(bound, "text ") for bound in (None, Bound("g"), Bound("g", ("<call>",)))] == [False, True, False]
-    assert pinned(Bound("g", ("<call>",)), "text <call>")
-    assert not pinned(Bound("g"), "")
+    assert not pinned(sequence(), Chunk("a", 4, 1))
+    assert not pinned(sequence(bound=bound()))
+    assert pinned(sequence(bound=bound()), Chunk("a", 4, 1))
+    triggered = sequence(bound=bound(), triggers=CUT)
+    assert not pinned(triggered, Chunk("text <call>", 4, 1))
+    assert (triggered.is_turning, triggered.said.text) == (True, "text ")
+    assert pinned(triggered, Chunk("ab", 4, 1))
 
 
-def pinned(bound: Bound | None, said: str) -> bool:
-    """Whether it is, after these words."""
-    talk = sequence(bound=bound)
-    if said:
-        talk.take([Chunk(said, 4, 1)])
+def pinned(talk: Sequence, *chunks: Chunk) -> bool:
+    """Whether it is, after a run that says this."""
+    talk.begin_run()
+    talk.take(chunks)
     return talk.is_pinned
+
+
+async def test_a_run_is_ruled_from_its_trigger_on() -> None:
+    """The one before is free, and llama.cpp hears of no trigger."""
+    talk = sequence(bound=bound(), triggers=CUT)
+    assert talk.run([1]).lark == ""
+    assert talk.take([Chunk("so <ca", 4, 1), Chunk("ll>{", 5, 2)]) == [TextDelta("so ")]
+    assert talk.run([1]).lark == f"start: {BOUND}"
+    free = sequence(bound=bound(), triggers=CUT)
+    events = free.take([Chunk("so <ca", 4, 1), Chunk(finish="stop", completion_tokens=1)])
+    assert untimed(events) == [TextDelta("so <ca"), Finished("stop", Usage(3, 0, 1))]
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [Chunk("ab", 4, 1), Chunk("x", 5, 2), Chunk("c", 5, 3)],
+        [Chunk("abx", 4, 1)],
+        [Chunk("ab", 4, 1), Chunk(finish="stop", completion_tokens=1)],
+    ],
+)
+async def test_an_answer_that_leaves_its_grammar_is_stopped(chunks: list[Chunk]) -> None:
+    """llama.cpp would go on freely; an end that comes too early is no end either."""
+    talk = sequence(bound=bound())
+    events = talk.take(chunks)
+    assert isinstance(talk.failure, BackendFailure)
+    assert "schema" in str(talk.failure)
+    assert "".join(event.text for event in events if isinstance(event, TextDelta)) in {"", "ab"}
+    assert talk.on_chunk(Chunk("c", 5, 4))
+
+
+async def test_an_answer_that_keeps_to_its_grammar_ends_as_ever() -> None:
+    """Whole, or cut by its limit, even within a character."""
+    talk = sequence(bound=bound())
+    assert untimed(talk.take([Chunk("abc", 4, 1), Chunk("c", 5, 2), Chunk(finish="stop", completion_tokens=2)])) == [
+        TextDelta("abcc"),
+        Finished("stop", Usage(3, 0, 2)),
+    ]
+    cut = sequence(bound=bound())
+    cut.take([Chunk("ab", 4, 1), Chunk("\ufffd", finish="length", completion_tokens=3)])
+    assert (cut.failure, cut.finished is not None) == (None, True)

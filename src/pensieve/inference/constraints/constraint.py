@@ -1,12 +1,13 @@
 """What an answer must look like, as frozen values of a small grammar.
 
-Knows no engine, no request and no JSON schema: `plan` makes these, `gbnf` and `lark` write them down.
+Knows no engine, no request and no JSON schema: `plan` makes these, `lark` writes them down.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Final
 
 import msgspec
 
@@ -87,6 +88,9 @@ class Constraint(msgspec.Struct, frozen=True):
     triggers: tuple[str, ...] = ()
     definitions: Mapping[str, Rule] = MappingProxyType({})
 
+
+NOT_KEPT: Final = "the answer could not be kept within its schema, which became too complex: make the schema simpler"
+"""What a user is told when an engine fails at a constraint in the middle of an answer."""
 
 NOTHING = Literal("")
 NEVER = Choice(())

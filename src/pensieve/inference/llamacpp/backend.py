@@ -16,19 +16,21 @@ from pensieve.config.settings import Settings
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
-from pensieve.inference.constraints.gbnf import to_gbnf
+from pensieve.inference.constraints.constraint import Constraint
+from pensieve.inference.constraints.following import Follower, byte_matchers
+from pensieve.inference.constraints.lark import to_lark
 from pensieve.inference.constraints.plan import plan
 from pensieve.inference.delivery import Bell, Inbox
 from pensieve.inference.fitting import spare
 from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.llamacpp import sizing
-from pensieve.inference.llamacpp.completion import Bound, Chunk, Run
+from pensieve.inference.llamacpp.completion import Chunk, Run
 from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.phases import Phases
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
 from pensieve.inference.llamacpp.rendering import EngineRenderer
 from pensieve.inference.llamacpp.seats import Seats
-from pensieve.inference.llamacpp.sequence import EnginePrompt, Limit, Sequence
+from pensieve.inference.llamacpp.sequence import Bound, EnginePrompt, Limit, Sequence
 from pensieve.inference.llamacpp.tokenizer import EngineTokenizer
 from pensieve.inference.parsing.families import dialect_for
 from pensieve.inference.parsing.grammar import OutputGrammar
@@ -56,6 +58,8 @@ class LlamaCppBackend:
         self._settings = settings
         self._dialect = dialect_for(header.chat_template, spec.architecture)
         self._specials = read_special_tokens(path)
+        self._markers = {text: token for token, text in self._specials.items()}
+        self._byte_matchers = byte_matchers()
         self._engine = Engine(spec, sizes, settings.llamacpp, projector)
         self._renderer = self._renderer_for(spec, header)
         self._limits = Limits(
@@ -159,24 +163,29 @@ class LlamaCppBackend:
         """On the text thread."""
         prompt, prompt_ending = self._renderer.render(request)
         grammar = self._dialect.grammar.answering(request, prompt_ending)
-        bound = _bound(request, grammar)
+        constraint = plan(request, grammar)
         turn_stop = self._renderer.turn_stop
         parser = OutputParser(grammar, stop=request.stop + turn_stop)
         return Sequence(
             str(next(self._ids)),
             prompt,
             parser=parser,
-            phases=_phases(request, grammar, is_bound=bound is not None),
+            phases=_phases(request, grammar, constraint),
             guard=RepetitionGuard(self._settings.generation, request.messages),
             limit=self._limit(request, prompt),
             inbox=inbox,
             sampling=merge(self._sampling, request.sampling),
-            bound=bound,
+            bound=self._bound(constraint) if constraint is not None else None,
             turn_stop=frozenset(turn_stop) - frozenset(request.stop),
             stop_tokens=frozenset(request.stop_tokens),
             logit_bias=request.logit_bias,
             specials=self._specials,
         )
+
+    def _bound(self, constraint: Constraint) -> Bound:
+        """Raises `InvalidRequest` where the grammar is too large: llama.cpp would go on without it."""
+        matcher = self._byte_matchers.matcher(to_lark(constraint))
+        return Bound(to_lark(constraint, self._markers), Follower(matcher))
 
     def _limit(self, request: GenerationRequest, prompt: EnginePrompt) -> Limit:
         context, num_prompt = self._limits.context_tokens, len(prompt.tokens)
@@ -265,18 +274,14 @@ class LlamaCppBackend:
         sequence.slot = None
 
 
-def _bound(request: GenerationRequest, grammar: OutputGrammar) -> Bound | None:
-    constraint = plan(request, grammar)
-    return None if constraint is None else Bound(to_gbnf(constraint), constraint.triggers)
-
-
-def _phases(request: GenerationRequest, grammar: OutputGrammar, *, is_bound: bool) -> Phases:
+def _phases(request: GenerationRequest, grammar: OutputGrammar, constraint: Constraint | None) -> Phases:
     thinking = request.thinking
     return Phases(
         grammar,
         is_thinking_wanted=thinking is not None and thinking.mode != "disabled",
         budget_tokens=thinking.budget_tokens if thinking is not None and thinking.mode == "enabled" else None,
-        is_bound=is_bound,
+        is_bound=constraint is not None,
+        triggers=constraint.triggers if constraint is not None else (),
     )
 
 

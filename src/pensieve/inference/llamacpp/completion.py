@@ -14,16 +14,8 @@ from pensieve.sampling.params import SamplingParams
 RANDOM_SEED: Final = 0xFFFFFFFF
 """What llama.cpp takes for "choose one"."""
 
-_TRIGGER_PATTERN: Final = 2
-"""llama.cpp's number for a trigger that is a regular expression: words of one token it wants declared twice."""
-_SPECIAL_IN_PATTERNS: Final = frozenset(r"\^$.|?*+()[]{}")
-
-
-class Bound(msgspec.Struct, frozen=True):
-    """A grammar that the answer obeys: from its first token, or from a trigger on, which belongs to it."""
-
-    gbnf: str
-    triggers: tuple[str, ...] = ()
+_LARK: Final = "%llguidance {}\n"
+"""What llama.cpp knows a grammar of llguidance's by."""
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -34,7 +26,8 @@ class Run(msgspec.Struct, frozen=True):
     max_tokens: int
     text: str = ""
     images: tuple[bytes, ...] = ()
-    bound: Bound | None = None
+    lark: str = ""
+    """A grammar of llguidance's that all that is said obeys; llama.cpp drops one that it cannot use, in silence."""
     logit_bias: Mapping[int, float] = {}
     slot: int = -1
     """-1: llama.cpp's choice."""
@@ -50,7 +43,9 @@ class Run(msgspec.Struct, frozen=True):
             body["id_slot"] = self.slot
         if self.logit_bias:
             body["logit_bias"] = [[token, bias] for token, bias in self.logit_bias.items()]
-        return body | (_grammar_fields(self.bound) if self.bound is not None else {})
+        if self.lark:
+            body["grammar"] = _LARK + self.lark
+        return body
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -107,20 +102,6 @@ def _sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "seed": RANDOM_SEED if sampling.seed is None else sampling.seed,
     }
-
-
-def _grammar_fields(bound: Bound) -> dict[str, Any]:
-    fields: dict[str, Any] = {"grammar": bound.gbnf}
-    if bound.triggers:
-        fields["grammar_lazy"] = True
-        fields["grammar_triggers"] = [
-            {"type": _TRIGGER_PATTERN, "value": _pattern(trigger)} for trigger in bound.triggers
-        ]
-    return fields
-
-
-def _pattern(trigger: str) -> str:
-    return "".join(f"\\{letter}" if letter in _SPECIAL_IN_PATTERNS else letter for letter in trigger)
 
 
 def _error(raw: dict[str, Any]) -> PensieveError:

@@ -6,10 +6,12 @@ and continued. Text in, verdicts out; knows no engine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
 
+from pensieve.inference.llamacpp.triggers import TriggerWatch
 from pensieve.inference.parsing.grammar import CHANNEL, END, MESSAGE, START, THINK_TAGS, OutputGrammar, Span
 
 _ANALYSIS: Final = Span(f"{CHANNEL}analysis{MESSAGE}", END)
@@ -32,13 +34,22 @@ class Phases:
     """Follows one answer. Where nothing is bound or limited it passes text on."""
 
     def __init__(
-        self, grammar: OutputGrammar, *, is_thinking_wanted: bool, budget_tokens: int | None, is_bound: bool
+        self,
+        grammar: OutputGrammar,
+        *,
+        is_thinking_wanted: bool,
+        budget_tokens: int | None,
+        is_bound: bool,
+        triggers: Sequence[str] = (),
     ) -> None:
-        """`grammar`: as its `after` gives it; `is_bound`: a constraint rules what comes after the thinking."""
+        """`grammar`: as its `after` gives it; `is_bound`: a constraint rules what comes after the thinking.
+
+        With `triggers`, it rules what comes from the first of them on, which is no thinking.
+        """
         self._span = _ANALYSIS if grammar.style == "channels" else grammar.thinking
         self._grammar = grammar
         self._budget_tokens = budget_tokens if is_thinking_wanted else None
-        self._is_bound = is_bound
+        self._is_bound = is_bound and not triggers
         self._num_thinking = 0
         self._tail = ""
         self._state: Literal["before", "thinking", "after"] = "before" if is_thinking_wanted else "after"
@@ -51,14 +62,27 @@ class Phases:
             self.opening = "" if is_thinking_wanted else self._closing(self._span)
         elif grammar.style == "channels" and grammar.opening.endswith(MESSAGE):
             self._state = "after"  # the prompt has begun what the user will see
+        is_watched = is_bound and bool(triggers)
+        self._watch = TriggerWatch(triggers, grammar, grammar.opening + self.opening) if is_watched else None
+        self._is_triggered = False
 
     @property
     def is_ruled(self) -> bool:
         """Whether a run that begins now obeys the constraint."""
-        return self._is_bound and self._state == "after"
+        return self._is_triggered or (self._is_bound and self._state == "after")
 
     def take(self, text: str, num_tokens: int) -> Verdict:
         """What to do with what the model has just said."""
+        if self._watch is None:
+            return self._turned(text, num_tokens)
+        return Verdict(text) if self._is_triggered else self._watched(self._turned(text, num_tokens), self._watch)
+
+    def rest(self) -> str:
+        """What was kept back though the answer is over: a parser may read it now."""
+        return "" if self._watch is None else self._watch.rest()
+
+    def _turned(self, text: str, num_tokens: int) -> Verdict:
+        """As `take`, for triggers unseen."""
         if self._state == "after" or self._span is None:
             return self._passed(text)
         if self._state == "before":
@@ -72,6 +96,14 @@ class Phases:
         if self._state == "before":
             return self._unthought()
         return self._stopped("", self._span)
+
+    def _watched(self, verdict: Verdict, watch: TriggerWatch) -> Verdict:
+        """The run is cut in front of a trigger, and the rule writes it again."""
+        shown, num_ruled = watch.take(verdict.shown)
+        if not num_ruled:
+            return msgspec.structs.replace(verdict, shown=shown)
+        self._is_triggered = True
+        return Verdict(shown, is_over=True, cut_characters=max(0, num_ruled - len(verdict.put)))
 
     def _passed(self, text: str) -> Verdict:
         """Thinking may come a second time, and counts too."""

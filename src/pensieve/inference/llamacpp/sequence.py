@@ -8,15 +8,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Sequence as Several
+from typing import NamedTuple
 
 import msgspec
 
-from pensieve.errors import PensieveError
+from pensieve.errors import BackendFailure, PensieveError
 from pensieve.generation import Finished, FinishReason, GenerationEvent, PromptProgress, Started, Usage
 from pensieve.inference.clock import Clock
+from pensieve.inference.constraints.constraint import NOT_KEPT
+from pensieve.inference.constraints.following import Follower
 from pensieve.inference.delivery import Inbox
 from pensieve.inference.ending import ending, joined
-from pensieve.inference.llamacpp.completion import RANDOM_SEED, Bound, Chunk, Run
+from pensieve.inference.llamacpp.completion import RANDOM_SEED, Chunk, Run
 from pensieve.inference.llamacpp.phases import Phases, Verdict
 from pensieve.inference.llamacpp.said import Said
 from pensieve.inference.parsing.parser import OutputParser
@@ -39,6 +42,15 @@ class Limit(msgspec.Struct, frozen=True):
 
     max_tokens: int
     reason: FinishReason = "length"
+
+
+class Bound(NamedTuple):
+    """What an answer must look like, from where its `Phases` say that it is ruled."""
+
+    lark: str
+    """For llama.cpp, which does not tell when it gives a grammar up;"""
+    follower: Follower
+    """so what comes is followed here too."""
 
 
 class Sequence:
@@ -89,6 +101,8 @@ class Sequence:
         """A special token: what follows tells whether it ended the turn."""
         self._cached_tokens: int | None = None
         self._has_started = self._is_read_told = False
+        self._num_free: int | None = None
+        """Tokens that were sampled before the rule began."""
         self._num_prompt = len(prompt.tokens)
         self._num_read = self._num_now = 0
         self._is_flowing = False
@@ -103,14 +117,11 @@ class Sequence:
     @property
     def is_pinned(self) -> bool:
         """It is in the middle of what its grammar rules, and can only be continued as long as it runs."""
-        if self._bound is None or not self.is_bound or not self.said.num_sampled:
-            return False
-        said = self.said.text
-        return not self._bound.triggers or any(trigger in said for trigger in self._bound.triggers)
+        return self._num_free is not None and self.said.num_sampled > self._num_free
 
     def _hears(self) -> bool:
         """What the run says is part of the answer."""
-        return not self.is_turning and self.finished is None
+        return not self.is_turning and self.finished is None and self.failure is None
 
     @property
     def is_reading(self) -> bool:
@@ -171,7 +182,7 @@ class Sequence:
             self.remaining_tokens,
             text=self.prompt.text + self.said.text if self.prompt.images else "",
             images=self.prompt.images,
-            bound=self._bound if self.is_bound else None,
+            lark=self._bound.lark if self._bound is not None and self._phases.is_ruled else "",
             logit_bias=self._logit_bias,
             slot=-1 if self.slot is None else self.slot,
         )
@@ -184,13 +195,15 @@ class Sequence:
         """The engine let go of this sequence; another run follows from what was said."""
         self.is_stepping_back = self.is_turning = self.is_run_over = False
         self._num_now, self._held = 0, None
+        if self.is_bound:
+            self._num_free = self.said.num_sampled
 
     def on_chunk(self, chunk: Chunk) -> bool:
         """The engine's callback, on its thread; True cancels."""
         is_text = chunk.cached_tokens is None and not chunk.finish and chunk.error is None
         self.inbox.put(chunk, is_urgent=not (is_text and self._is_flowing))
         self._is_flowing = is_text  # the first text of an answer is urgent, what follows is paced
-        return self.is_cancelled or self.is_stepping_back or self.is_turning or self.finished is not None
+        return self.is_cancelled or self.is_stepping_back or not self._hears()
 
     def take(self, chunks: Iterable[Chunk | None]) -> list[GenerationEvent]:
         """The events of these chunks; see `failure` for what is no event."""
@@ -200,9 +213,10 @@ class Sequence:
                 self.is_run_over = True
             elif chunk.error is not None and self._hears():
                 self.failure = chunk.error
-                break
             else:
                 events += self._advance(chunk)
+            if self.failure is not None:
+                break
         return joined(events)
 
     def _advance(self, chunk: Chunk) -> list[GenerationEvent]:
@@ -221,6 +235,8 @@ class Sequence:
                 events += self._heard(chunk)
             if not self._hears():
                 return events
+            if chunk.finish == "stop" and not self._may_end():
+                return events
             return events + self._ended("stop" if chunk.finish == "stop" else self._limit.reason)
         if chunk.token in self._specials:
             self._held = chunk
@@ -233,6 +249,8 @@ class Sequence:
         text = chunk.text
         if ends_turn:
             text = text.removesuffix(self._specials.get(chunk.token, text if num_tokens == 1 else ""))
+        if chunk.finish != "length" and not self._obeys(text):  # half a character at the limit is no fault
+            return []
         self.said.add(text, -1 if ends_turn else chunk.token, num_tokens)
         events = self._followed(self._phases.take(text, num_tokens)) if text else []
         if self._guard.take_tokens((chunk.token,)):
@@ -240,6 +258,18 @@ class Sequence:
         if chunk.token in self._stop_tokens and self._hears():
             return events + self._ended("stop")
         return events
+
+    def _obeys(self, text: str) -> bool:
+        """Whether this is what a grammar allows, if one rules; if not, that is the end of it."""
+        if self._bound is not None and self.is_bound and text and not self._bound.follower.take(text):
+            self.failure = BackendFailure(NOT_KEPT)
+        return self.failure is None
+
+    def _may_end(self) -> bool:
+        """As `_obeys`, for the end of the answer."""
+        if self._bound is not None and self.is_bound and not self._bound.follower.is_whole:
+            self.failure = BackendFailure(NOT_KEPT)
+        return self.failure is None
 
     def _followed(self, verdict: Verdict) -> list[GenerationEvent]:
         """What a verdict means for the answer."""
@@ -265,7 +295,9 @@ class Sequence:
         return self._finish(reason)
 
     def _finish(self, reason: FinishReason) -> list[GenerationEvent]:
-        events = self._parser.flush(is_cut=reason != "stop")
+        rest = self._phases.rest()
+        events = self._parser.feed(rest) if rest else []
+        events += self._parser.flush(is_cut=reason != "stop")
         matched = None
         if reason != "repetition":
             reason, matched = ending(self._parser, reason, self._turn_stop)

@@ -1,4 +1,4 @@
-"""llguidance, fenced in: the only file that imports it. A vocabulary as it wants it, and matchers over grammars.
+"""A model's vocabulary as llguidance wants it, and matchers over it.
 
 Works without arrays, on any thread; one matcher belongs to one answer.
 """
@@ -6,17 +6,15 @@ Works without arrays, on any thread; one matcher belongs to one answer.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+from llguidance import LLMatcher, LLTokenizer, TokenizerWrapper
 
-from pensieve.errors import BackendFailure, InvalidRequest
+from pensieve.errors import BackendFailure
+from pensieve.inference.constraints.following import Matchers
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
 
-MAX_MATCHERS: Final = 8
 _WORD_BITS: Final = 32
-_LIMITS: Final[dict[str, Any]] = {"verbose_errors": False}
-"""Errors must not hold what was said."""
 
 
 class GrammarMatcher:
@@ -55,26 +53,16 @@ class Vocabulary:
         """Texts that are one token each."""
         self._num_mask_bytes = -(-len(self._bytes) // _WORD_BITS) * _WORD_BITS // 8
         self._beyond: dict[bytes, Mapping[int, tuple[int, ...]]] = {}
-        self._matchers: dict[str, LLMatcher] = {}
-        """The newest grammars, the most recent last: agents send the same tools every turn."""
         special = {token for text, token in self.markers.items() if tokenizer.markers()[text]}
         words = _Words(self._bytes, sorted(special | set(stop_tokens)), stop_tokens[0], tokenizer.copy())
         try:
-            self._tokenizer = LLTokenizer(TokenizerWrapper(words), eos_token=list(stop_tokens))
+            self._matchers = Matchers(LLTokenizer(TokenizerWrapper(words), eos_token=list(stop_tokens)))
         except (ValueError, RuntimeError) as error:
             raise BackendFailure(f"this model's vocabulary cannot be bound to a schema: {str(error)[:200]}") from error
 
     def matcher(self, grammar: str) -> GrammarMatcher:
         """A matcher at the beginning of the grammar; raises `InvalidRequest` where it is too large."""
-        matcher = self._matchers.pop(grammar, None)
-        if matcher is None:
-            matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LLParserLimits(**_LIMITS))
-        if matcher.is_error():
-            raise InvalidRequest("the schemas of this request are too complex together: make them smaller")
-        self._matchers[grammar] = matcher
-        if len(self._matchers) > MAX_MATCHERS:
-            del self._matchers[next(iter(self._matchers))]
-        return GrammarMatcher(matcher.deep_copy())
+        return GrammarMatcher(self._matchers.matcher(grammar))
 
     def bytes_of(self, token: int) -> bytes:
         """See `Words.bytes_of`."""

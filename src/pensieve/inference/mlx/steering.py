@@ -12,6 +12,7 @@ from typing import Final, Literal, Protocol
 import msgspec
 
 from pensieve.errors import BackendFailure, PensieveError
+from pensieve.inference.constraints.constraint import NOT_KEPT
 
 OPENING_TOKENS: Final = 32
 """Thinking that has not begun after so many tokens does not come any more."""
@@ -259,5 +260,4 @@ class Steering:
         return mask or None
 
     def _fail(self) -> None:
-        problem = "the answer could not be kept within its schema, which became too complex: make the schema simpler"
-        self.failure = BackendFailure(problem)
+        self.failure = BackendFailure(NOT_KEPT)
