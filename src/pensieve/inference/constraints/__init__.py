@@ -1,1 +1,1 @@
-"""What an answer must look like: JSON schemas and forced tool calls as small grammars, written for each engine."""
+"""What an answer must look like: JSON schemas and forced tool calls as small grammars, held by llguidance."""

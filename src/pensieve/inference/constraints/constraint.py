@@ -56,7 +56,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 class Lexeme(msgspec.Struct, frozen=True):
-    """A rule without references, which an engine with a lexer reads in one go: a string, a number."""
+    """A rule without references, which llguidance's lexer reads in one go: a string, a number."""
 
     rule: Rule
 
