@@ -8,7 +8,7 @@ import pytest
 
 from live_server import Live, serving
 from pensieve.errors import InvalidRequest
-from pensieve.inference.script import Say, Script, Turn
+from pensieve.inference.script import Fail, Say, Script, Turn
 from pensieve.messages import DocumentPart, ImagePart, Part, TextPart, ToolResultPart
 from pensieve.server.remote_media import Fetched
 
@@ -74,6 +74,19 @@ async def test_a_model_that_cannot_see_gets_no_picture_fetched() -> None:
         response = await live.ask(messages=[user(IMAGE)])
     assert (response.status_code, "scripted cannot see images" in response.text) == (400, True)
     assert library.asked == []
+
+
+async def test_a_refusal_names_the_place_as_the_client_counts() -> None:
+    """The top-level system text is no message of the client's, and a countdown that was left out is one."""
+    countdown = {"role": "system", "content": "<total_tokens>9 tokens left</total_tokens>"}
+    body = {"model": "m", "max_tokens": 9, "system": "s", "messages": [countdown, countdown, user(TEXT, IMAGE)]}
+    refusing = Turn(steps=(Fail("InvalidRequest", {"problem": "no", "path": "messages.1.content.0"}),))
+    async with serving(SEEING) as live:
+        counted = await live.client.post("/v1/messages/count_tokens", json=body)
+    async with serving(Script(turns=(refusing,))) as live:
+        asked = await live.client.post("/v1/messages", json=body | {"messages": [user(TEXT)]})
+    assert counted.json()["error"]["message"].startswith("messages.2.content.1.source.url: ")
+    assert asked.json()["error"]["message"] == "messages.0.content.0: no"
 
 
 async def test_what_was_fetched_takes_the_place_of_its_address() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import uuid
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from pensieve.config.settings import ServerSettings
-from pensieve.errors import ModelNotFound
+from pensieve.errors import InvalidRequest, ModelNotFound
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.router import Router
 from pensieve.messages import Json
@@ -64,7 +65,7 @@ class Endpoint:
         if not num_addresses(decoded.request):
             return decoded.request
         limits = await self.router.limits(decoded.request.model)
-        return await self.media.load(decoded.request, decoded.positions, sees_images="images" in limits.capabilities)
+        return await self.media.load(decoded.request, sees_images="images" in limits.capabilities)
 
 
 class Messages(Endpoint):
@@ -101,10 +102,11 @@ class Messages(Endpoint):
                 await send_whole(feed, encoder, send)
 
     async def _answer(self, decoded: DecodedRequest) -> AsyncGenerator[GenerationEvent, None]:
-        request = await self.loaded(decoded)
-        async with aclosing(self.router.generate(request)) as events:
-            async for event in events:
-                yield event
+        with _as_sent(decoded):
+            request = await self.loaded(decoded)
+            async with aclosing(self.router.generate(request)) as events:
+                async for event in events:
+                    yield event
 
     async def _marks(self, decoded: DecodedRequest, model: str, body_bytes: int) -> PromptMarks:
         def mark() -> PromptMarks:
@@ -123,7 +125,9 @@ class CountTokens(Endpoint):
         body = await Request(scope, receive).body()
         decoded = await _decoded(body, lambda: decode_count_request(body, request_id=record.id), self.ledger)
         record.model = self.router.resolve(decoded.request.model).name
-        await send_json(send, {"input_tokens": await self.router.count_tokens(await self.loaded(decoded))})
+        with _as_sent(decoded):
+            num_tokens = await self.router.count_tokens(await self.loaded(decoded))
+        await send_json(send, {"input_tokens": num_tokens})
 
 
 class Cache(Endpoint):
@@ -175,6 +179,15 @@ class OpenApi(Endpoint):
         """Describe this API to programs."""
         del scope, receive
         await send_json(send, await asyncio.to_thread(describe, self.version))
+
+
+@contextmanager
+def _as_sent(decoded: DecodedRequest) -> Iterator[None]:
+    """Refusals name places as the client counts them."""
+    try:
+        yield
+    except InvalidRequest as refused:
+        raise dataclasses.replace(refused, path=decoded.sent_path(refused.path)) from refused
 
 
 def _session(request: Request) -> str:

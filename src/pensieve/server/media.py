@@ -44,9 +44,7 @@ class MediaLoader:
     def __init__(self, fetcher: Fetches) -> None:
         self._fetcher = fetcher
 
-    async def load(
-        self, request: GenerationRequest, positions: tuple[int, ...], *, sees_images: bool
-    ) -> GenerationRequest:
+    async def load(self, request: GenerationRequest, *, sees_images: bool) -> GenerationRequest:
         """The request with all data in it; an image for a model that cannot see is left for the backend to refuse."""
         if num_addresses(request) > MAX_ADDRESSES:
             raise InvalidRequest(f"more than {MAX_ADDRESSES} addresses: send the data itself", path="messages")
@@ -54,7 +52,7 @@ class MediaLoader:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 messages = [
-                    await self._message(message, f"messages.{positions[at]}" if at == newest else "", sees_images)
+                    await self._message(message, f"messages.{at}" if at == newest else "", sees_images)
                     for at, message in enumerate(request.messages)
                 ]
         except TimeoutError as error:

@@ -50,6 +50,8 @@ _VOLATILE = re.compile(
 )
 """Lines of system text that change from turn to turn and tell the model nothing: they would spoil the prefix cache."""
 
+_MESSAGE_PATH = re.compile(r"messages\.(\d+)")
+
 
 class UserMessage(msgspec.Struct, frozen=True, tag_field="role", tag="user"):
     """What the user says, or a tool gave back."""
@@ -157,6 +159,15 @@ class DecodedRequest(msgspec.Struct, frozen=True):
     """For each message of the request, its index among those sent; -1 for the top-level system text."""
     forced: ServerTool | None = None
     """A tool that the request insists on and that cannot run here: no model is asked."""
+
+    def sent_path(self, path: str) -> str:
+        """Where the client sent what stands at `path` in the request (`messages.1.content.0`)."""
+        found = _MESSAGE_PATH.match(path)
+        at = int(found[1]) if found else len(self.positions)
+        if found is None or at >= len(self.positions):
+            return path
+        position = self.positions[at]
+        return f"messages.{position}{path[found.end() :]}" if position >= 0 else "system"
 
 
 def decode_request(body: bytes, *, request_id: str, affinity_key: str = "") -> DecodedRequest:
