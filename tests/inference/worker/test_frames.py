@@ -55,7 +55,7 @@ def _feed(feed: object, data: bytes, steps: list[int]) -> list[object]:
 
 def test_an_error_is_the_same_on_the_other_side() -> None:
     """Facts included, so that the wire can say them."""
-    (failed,) = frames.FromWorkerDecoder().feed(frames.encode(UP[3]))
+    (failed,) = frames.FromWorkerDecoder().feed(frames.encode(UP[-1]))
     assert isinstance(failed, frames.Failed)
     assert str(rebuild(failed.code, failed.facts)) == "prompt is too long: 5 tokens > 4 maximum"
 
