@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jsonschema
@@ -17,6 +19,7 @@ from llguidance import LLMatcher
 from grammar_matching import MATCHERS, is_accepted
 from pensieve.errors import InvalidRequest
 from pensieve.inference.constraints.constraint import Constraint, JsonOf
+from pensieve.inference.constraints.following import byte_matchers
 from pensieve.inference.constraints.lark import to_lark
 from pensieve.inference.constraints.shape import MAX_BYTES
 from pensieve.messages import Json
@@ -71,6 +74,14 @@ CASES: list[tuple[Json, list[str], list[str]]] = [
     ({"properties": {"x": A}, "minProperties": 1}, ['{"x":"a"}'], ["{}"]),
     ({"properties": {"x": A}, "additionalProperties": {"type": "integer"}}, ["{}", '{"x":"a","z":1}', '{"xx":1,"":2}'], ['{"x":1}', '{"z":"a"}', '{"z":1,"x":2}']),
     ({"type": "object", "additionalProperties": A, "maxProperties": 2}, ["{}", '{"p":"a","q":"a"}'], ['{"p":1}', '{"p":"a","q":"a","r":"a"}']),
+    ({"type": "object", "additionalProperties": {}}, ["{}", '{"p":1,"q":[]}'], ["[]"]),
+    ({"properties": {"x": A}, "additionalProperties": {}}, ['{"x":"a","z":1}', '{"z":null}'], ['{"x":1}']),
+    ({"type": "object", "propertyNames": {"type": "string"}, "additionalProperties": A}, ["{}", '{"p":"a"}'], ['{"p":1}']),
+    ({"properties": {"x": A}, "propertyNames": {"type": "string"}, "additionalProperties": B}, ['{"x":"a","z":"b"}'], ['{"x":"b"}']),
+    ({"type": "object", "propertyNames": {"pattern": "^[a-z]+$"}, "additionalProperties": A}, ['{"p":"a","q":"a"}'], ['{"1":"a"}']),
+    ({"properties": {"x": A}, "required": ["x"], "propertyNames": {"enum": ["x", "y"]}}, ['{"x":"a"}'], ['{"x":"a","z":1}']),
+    ({"type": "string", "minLength": 1.0, "maxLength": 2**31}, ['"a"', '"abc"'], ['""']),
+    ({"type": "number", "minimum": -1e308, "maximum": 1e308}, ["-1.25", "3"], ['"1"']),
     ({"type": "object", "required": ["n"], "additionalProperties": True}, ['{"n":1}', '{"n":null,"o":2}'], ["{}"]),
     ({"anyOf": [A, {"type": "integer"}]}, ['"a"', "3"], ['"b"']),
     ({"type": "object", "properties": {"x": A}, "anyOf": [{"required": ["x"]}, {"properties": {"y": B}, "required": ["y"]}]}, ['{"x":"a"}', '{"y":"b"}', '{"x":"a","y":"b"}'], ["{}"]),
@@ -99,7 +110,11 @@ def test_a_keyword_is_obeyed(schema: Json, good: list[str], bad: list[str]) -> N
 
 
 REFUSED: list[tuple[Json, str]] = [
-    *(({keyword: {}}, f"`{keyword}`") for keyword in ("not", "if", "patternProperties", "propertyNames", "contains")),
+    *(({keyword: {}}, f"`{keyword}`") for keyword in ("not", "if", "patternProperties", "contains")),
+    ({"properties": {"a": A}, "propertyNames": {"pattern": "^b"}}, "`propertyNames`"),
+    ({"properties": {"a": A, "b": B}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]}, "`oneOf`"),
+    ({"type": "string", "pattern": "^(((a{99}){99}){99}){99}$"}, "repetitions"),
+    ({"const": "x" * 100_000}, "characters"),
     ({"type": "array", "uniqueItems": True}, "`uniqueItems`"),
     ({"type": "object", "properties": {"a": A}, "dependentRequired": {"a": ["b"]}}, "`dependentRequired`"),
     ({"type": "string", "pattern": "(?=a)"}, "look-around"),
@@ -143,6 +158,46 @@ def test_a_schema_in_a_thousand_schemas_is_refused() -> None:
         nested = {"type": "array", "items": nested}
     with pytest.raises(InvalidRequest, match="deep"):
         to_lark(obeying(nested))
+
+
+def nested(properties: dict[str, Json], times: int) -> Json:
+    """An object with these properties and one like it, so many times."""
+    inner: Json = True
+    for _ in range(times):
+        inner = {"type": "object", "properties": {**properties, "inner": inner}}
+    return inner
+
+
+TWICE = {f"d{place}": {"allOf": [{"$ref": f"#/$defs/d{place + 1}"}] * 2} for place in range(40)}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"$ref": "#/$defs/d0", "$defs": {**TWICE, "d40": {"type": "object"}}},
+        {"oneOf": [{"properties": {"k": {"const": k}}, "required": ["k"]} for k in range(2000)]},
+        {"properties": {f"p{place}": {"type": "string"} for place in range(3000)}},
+        {"type": "object", "required": [f"p{place}" for place in range(5000)]},
+        nested({f"p{place}": {"type": "string"} for place in range(50)}, 30),
+        {"type": "array", "prefixItems": [{"type": "array", "prefixItems": [A] * 250}] * 250},
+    ],
+    ids=["references", "alternatives", "properties", "names", "levels", "items"],
+)
+def test_what_would_take_minutes_is_refused_in_time(schema: Json) -> None:
+    """A short schema may ask for more work than anybody waits for, or for more than a stack holds."""
+    with pytest.raises(InvalidRequest):
+        to_lark(obeying(schema))
+
+
+def test_many_optional_properties_ask_for_little_stack() -> None:
+    """Engines follow definitions within definitions on threads with half a megabyte of it."""
+    grammar = to_lark(obeying(nested({f"p{place}": {"type": "string"} for place in range(60)}, 6)))
+    before = threading.stack_size(512 * 1024)
+    try:
+        with ThreadPoolExecutor(1) as thread:
+            assert thread.submit(byte_matchers().matcher, grammar).result()
+    finally:
+        threading.stack_size(before)
 
 
 FORMATS = jsonschema.FormatChecker(["date", "email", "ipv4", "uuid"])

@@ -12,6 +12,7 @@ import msgspec
 
 from pensieve.inference.constraints.constraint import (
     NOTHING,
+    Choice,
     Lexeme,
     Literal,
     Reference,
@@ -96,18 +97,27 @@ def object_of(members: Sequence[Member], extra: Rule | None, define: Define, *, 
     num_firsts = next((place + 1 for place, member in enumerate(members) if member.is_required), len(members))
     if num_firsts > 1:  # whatever comes first, the rest is the same: written once
         written = [define(rule) for rule in written]
+    further = [sequence(COMMA, rule) for rule in written]
+    further = [rule if member.is_required else optional(rule) for rule, member in zip(further, members, strict=True)]
+    rests = _endings(further, define) if num_firsts > 1 else [NOTHING, sequence(*further[1:])]
     tail: Rule = NOTHING if extra is None else Repeat(sequence(COMMA, extra))
-    options: list[Rule] = []
+    options: list[Rule] = [sequence(written[place], rests[place + 1], tail) for place in range(num_firsts)]
     if extra is not None and not any(member.is_required for member in members):
         options.append(sequence(extra, tail))
-    for place in range(len(members) - 1, -1, -1):
-        if place < num_firsts:
-            options.append(sequence(written[place], tail))
-        following = sequence(COMMA, written[place])
-        tail = sequence(following if members[place].is_required else optional(following), tail)
-        if num_firsts > 1 and place:
-            tail = define(tail)
-    inside: Rule = choice(*reversed(options)) if options else NOTHING
+    # Names differ, so that nothing repeats: to look for it would take longer than all else.
+    inside: Rule = NOTHING if not options else options[0] if len(options) == 1 else Choice(tuple(options))
     if options and may_be_empty and not any(member.is_required for member in members):
         inside = optional(inside)
     return sequence(Literal("{"), inside, Literal("}"))
+
+
+def _endings(rules: Sequence[Rule], define: Define) -> list[Rule]:
+    """What is left of a sequence from each of its places on, its end included; halves that stand in each other, since
+    engines follow definitions within definitions on their stack.
+    """
+    if len(rules) == 1:
+        return [rules[0], NOTHING]
+    middle = len(rules) // 2
+    second = _endings(rules[middle:], define)
+    whole = define(second[0])
+    return [*(sequence(ending, whole) for ending in _endings(rules[:middle], define)[:-1]), *second]

@@ -13,7 +13,9 @@ from pensieve.messages import Json
 
 Schema = Mapping[str, Json]
 
-OBJECT: Final = ("properties", "required", "additionalProperties", "minProperties", "maxProperties")
+OBJECT: Final = (
+    *("properties", "required", "additionalProperties", "propertyNames", "minProperties", "maxProperties"),
+)
 ARRAY: Final = ("items", "prefixItems", "additionalItems", "minItems", "maxItems")
 STRING: Final = ("minLength", "maxLength", "pattern")
 NUMBER: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
@@ -22,12 +24,17 @@ OBEYED: Final = frozenset({*OBJECT, *ARRAY, *STRING, *NUMBER, *ANY})
 
 REFUSED: Final = frozenset(
     {
-        *("not", "if", "then", "else", "patternProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
+        *("not", "if", "then", "else", "patternProperties", "dependentRequired", "dependentSchemas"),
         *("dependencies", "contains", "minContains", "maxContains", "unevaluatedItems", "unevaluatedProperties"),
         *("$dynamicRef", "$recursiveRef", "extends", "disallow"),
     }
 )
 """They change what a document may be, and no grammar of bearable size says how. All others say nothing about it."""
+
+FEWEST: Final = ("minLength", "minItems", "minProperties")
+MOST: Final = ("maxLength", "maxItems", "maxProperties")
+LARGEST_COUNT: Final = 10**9
+"""No answer has so many characters, items or properties: an upper limit above it is none."""
 
 TYPES: Final = ("object", "array", "string", "number", "integer", "boolean", "null")
 _LARGEST: Final = frozenset({"minimum", "minLength", "minItems", "minProperties", "exclusiveMinimum"})
@@ -115,8 +122,12 @@ def is_admitted(value: Json, schema: Schema) -> bool:
 
 
 def obeyed(schema: Schema) -> dict[str, Json]:
-    """Without what says nothing about the document."""
-    return {key: value for key, value in schema.items() if key in OBEYED or key in REFUSED or key == "uniqueItems"}
+    """Without what says nothing about the document; counts are integers."""
+    return {
+        key: int(value) if key in FEWEST or key in MOST else value
+        for key, value in schema.items()
+        if (key in OBEYED or key in REFUSED or key == "uniqueItems") and not (key in MOST and value > LARGEST_COUNT)
+    }
 
 
 def merge(one: Schema, other: Schema) -> dict[str, Json]:
@@ -179,6 +190,7 @@ _MERGERS: Final[dict[str, Callable[[Any, Any], Json]]] = {
     "enum": _common,
     "required": _united,
     "items": _all,
+    "propertyNames": _all,
     "anyOf": _combined,
     "multipleOf": _multiple,
     "nullable": lambda one, other: bool(one and other),

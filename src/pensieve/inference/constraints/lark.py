@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from pensieve.errors import InvalidRequest
 from pensieve.inference.constraints.constraint import (
     NOTHING,
     Characters,
@@ -33,7 +34,10 @@ _PIECES: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\s"{}\[\],:]|[^\s"{}\[\],:]+', 
 
 def to_lark(constraint: Constraint, markers: Mapping[str, int] | None = None) -> str:
     """The grammar; `markers` are texts that the vocabulary has a token of its own for, with that token's id."""
-    return _Writer(lowered(constraint), markers or {}).text()
+    try:
+        return _Writer(lowered(constraint), markers or {}).text()
+    except RecursionError:
+        raise InvalidRequest("the schemas of this request stand too deep in each other: make them flatter") from None
 
 
 class _Writer:

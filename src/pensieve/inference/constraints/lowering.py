@@ -5,7 +5,8 @@ Raises `InvalidRequest` for what cannot be obeyed. Knows no engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
 
 import msgspec
 
@@ -27,12 +28,18 @@ from pensieve.inference.constraints.constraint import (
 from pensieve.inference.constraints.documents import any_definitions
 from pensieve.inference.constraints.schema import SchemaReader
 
+MAX_DEPTH: Final = 64
+"""Definitions within definitions: llguidance follows them on its stack, which is small on some threads."""
+
 
 def lowered(constraint: Constraint) -> Constraint:
     """The same constraint without `JsonOf`. Raises `InvalidRequest`."""
     definitions: dict[str, Rule] = dict(constraint.definitions)
     lowering = _Lowering(definitions)
-    rule = lowering.rule(constraint.rule)
+    try:
+        rule = lowering.rule(constraint.rule)
+    except RecursionError:
+        raise InvalidRequest("the schemas of this request stand too deep in each other: make them flatter") from None
     if lowering.num_schemas:
         definitions.update({name: each for name, each in any_definitions().items() if name not in definitions})
     return Constraint(rule, constraint.triggers, _reachable(rule, definitions))
@@ -62,16 +69,39 @@ class _Lowering:
 def _check(rule: Rule, definitions: Mapping[str, Rule], path: str) -> None:
     """Every definition in use can end, and begins with something of its own."""
     used = _reachable(rule, definitions)
-    finite: set[str] = set()
-    while more := {name for name, each in used.items() if name not in finite and _is_finite(each, finite)}:
-        finite |= more
-    if finite != used.keys():
+    if _depth(rule, used) > MAX_DEPTH:
+        raise InvalidRequest("schemas stand too deep in each other: make them flatter", path)
+    if _settled(used, _is_finite) != used.keys():
         raise InvalidRequest("a schema stands in itself without a way to end: make it optional there", path)
-    begun: set[str] = set()
-    while more := {name for name, each in used.items() if name not in begun and set(_firsts(each)) <= begun}:
-        begun |= more
-    if begun != used.keys():
+    if _settled(used, lambda rule, begun: begun.issuperset(_firsts(rule))) != used.keys():
         raise InvalidRequest("a schema is defined by itself: give it a form of its own", path)
+
+
+def _depth(rule: Rule, definitions: Mapping[str, Rule]) -> int:
+    """How many definitions are followed within each other by whoever goes into each once."""
+    deepest, seen = 0, set[str]()
+    open_rules = [_references(rule)]
+    while open_rules:
+        name = next(open_rules[-1], None)
+        if name is None:
+            open_rules.pop()
+        elif name not in seen:
+            seen.add(name)
+            open_rules.append(_references(definitions[name]))
+            deepest = max(deepest, len(open_rules))
+    return deepest
+
+
+def _settled(used: dict[str, Rule], is_settled: Callable[[Rule, set[str]], bool]) -> set[str]:
+    """The definitions of which it holds, given those of which it holds already: it begins with those met last."""
+    settled: set[str] = set()
+    num_before = -1
+    while len(settled) > num_before:
+        num_before = len(settled)
+        for name in reversed(used):
+            if name not in settled and is_settled(used[name], settled):
+                settled.add(name)
+    return settled
 
 
 def _reachable(rule: Rule, definitions: Mapping[str, Rule]) -> dict[str, Rule]:

@@ -29,6 +29,8 @@ INTEGER_DIGITS: Final = 18
 SIGNIFICANT_DIGITS: Final = 15
 MOST_DIGITS: Final = 40
 """Bounds with more digits than this are refused."""
+FARTHEST: Final = 10**118
+"""No number is written that lies so far out: a bound there says nothing."""
 MOST_MULTIPLES: Final = 512
 """Multiples are written one by one, up to so many."""
 

@@ -12,9 +12,11 @@ from pensieve.inference.constraints.constraint import (
     ANY_CHARACTER,
     NOTHING,
     Characters,
+    Choice,
     Literal,
     Repeat,
     Rule,
+    Sequence,
     choice,
     sequence,
 )
@@ -23,6 +25,8 @@ from pensieve.inference.constraints.texts import characters, complement
 MAX_CHARACTERS: Final = 2_000
 MAX_NESTING: Final = 24
 MAX_REPEATS: Final = 10_000
+MAX_PLACES: Final = 20_000
+"""Characters of the expression once its repetitions are written out, which is what a lexer does."""
 
 _DIGITS: Final = ((0x30, 0x39),)
 _WORD: Final = ((0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A))
@@ -67,6 +71,8 @@ class _Reader:
         rule = self._alternatives(is_outermost=True)
         if self._at < len(self._pattern):
             raise Unreadable("a `)` without its `(`")
+        if _num_places(rule) > MAX_PLACES:
+            raise Unreadable(f"repetitions of more than {MAX_PLACES:,} characters in all")
         return rule
 
     def _alternatives(self, *, is_outermost: bool) -> Rule:
@@ -258,6 +264,17 @@ class _Deeper:
 
     def __exit__(self, *_: object) -> None:
         self._reader.leave()
+
+
+def _num_places(rule: Rule) -> int:
+    match rule:
+        case Literal(text):
+            return len(text)
+        case Sequence(items) | Choice(items):
+            return sum(map(_num_places, items))
+        case Repeat(item, _, at_least, at_most):
+            return _num_places(item) * max(1, at_least, at_most or 0)
+    return 1
 
 
 def _is_number(text: str) -> bool:

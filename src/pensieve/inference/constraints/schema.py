@@ -6,7 +6,7 @@ declared; what a schema does not declare is left out, unless it says that more m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -46,6 +46,11 @@ from pensieve.messages import Json
 MAX_DEPTH: Final = 48
 MAX_NODES: Final = 10_000
 MAX_VALUES: Final = 2_000
+MAX_VALUE_CHARACTERS: Final = 2**16
+MAX_MEMBERS: Final = 256
+"""Properties of one object, or items of a list that have schemas of their own: they stand in each other."""
+PAIRS_PER_PART: Final = 10
+"""So many pairs of `oneOf` are compared in the time that a part of a schema takes."""
 
 
 class SchemaReader:
@@ -67,10 +72,13 @@ class SchemaReader:
             raise InvalidRequest("no document can obey this schema", self._path)
         return rule
 
-    def _lower(self, schema: Json, path: str) -> Rule:
-        self._num_nodes += 1
+    def _count(self, num_nodes: int = 1) -> None:
+        self._num_nodes += num_nodes
         if self._num_nodes > MAX_NODES:
             raise InvalidRequest(f"the schema has more than {MAX_NODES:,} parts: make it smaller", self._path)
+
+    def _lower(self, schema: Json, path: str) -> Rule:
+        self._count()
         if self._depth >= MAX_DEPTH:
             raise InvalidRequest(f"schemas stand more than {MAX_DEPTH} deep in each other: make it flatter", path)
         if isinstance(schema, bool):
@@ -128,6 +136,7 @@ class SchemaReader:
         raise InvalidRequest("it refers to itself without end", path)
 
     def _merged(self, schema: dict[str, Json], part: Json, path: str) -> dict[str, Json]:
+        self._count()
         if part is False:
             return schema | {"enum": []}
         flat = {} if part is True else self._flat(obeyed(part), path)
@@ -138,17 +147,18 @@ class SchemaReader:
 
     def _union(self, schema: dict[str, Json], keyword: str, path: str) -> Rule:
         options = schema.pop(keyword)
-        if keyword == "oneOf" and not are_disjoint(options, lambda pointer: self._target(pointer, path)):
+        if schema:
+            options = [self._merged(schema, option, path) for option in options]
+        if keyword == "oneOf" and not self._are_disjoint(options, path):
             problem = (
                 "`oneOf` whose schemas may hold at the same time cannot be obeyed: use `anyOf`, or a `const` in each"
             )
             raise InvalidRequest(problem, path)
-        return choice(
-            *(
-                self._lower({**self._merged(schema, option, path)} if schema else option, f"{path}.{keyword}.{index}")
-                for index, option in enumerate(options)
-            )
-        )
+        return choice(*(self._lower(option, f"{path}.{keyword}.{index}") for index, option in enumerate(options)))
+
+    def _are_disjoint(self, options: list[Json], path: str) -> bool:
+        self._count(len(options) ** 2 // PAIRS_PER_PART)
+        return are_disjoint(options, lambda pointer: self._target(pointer, path))
 
     # Values.
 
@@ -165,6 +175,8 @@ class SchemaReader:
             admitted = [msgspec.json.encode(value).decode() for value in values if is_admitted(value, beside)]
         except Unmergeable as error:
             raise InvalidRequest(f"`{error.keyword}` beside `enum` or `const`: leave it out", path) from None
+        if sum(map(len, admitted)) > MAX_VALUE_CHARACTERS:
+            raise InvalidRequest(f"`enum` or `const` has more than {MAX_VALUE_CHARACTERS:,} characters", path)
         return Lexeme(one_of(admitted)) if admitted else NEVER
 
     def _of_type(self, kind: str, schema: dict[str, Json], path: str) -> Rule:
@@ -189,17 +201,31 @@ class SchemaReader:
         beside = schema.get("additionalProperties")
         is_open = beside is None and "properties" not in schema and not required
         members = []
-        for name in [*properties, *(name for name in required if name not in properties)]:
+        self._check_members(names := list(dict.fromkeys([*properties, *required])), path)
+        for name in names:
             value = self._lower(properties.get(name, True if beside is None else beside), f"{path}.properties.{name}")
             if value != NEVER:
                 members.append(Member(name, value, name in required))
             elif name in required:
                 return NEVER
-        extra = self._lower(True if is_open else beside or False, f"{path}.additionalProperties")
-        if extra == NEVER:
+        extra = self._lower(is_open if beside is None else beside, f"{path}.additionalProperties")
+        key = self._key(schema, names, path)
+        if NEVER in (extra, key):
             return self._counted(schema, members, None, path)
-        entry = sequence(key_other_than(member.name for member in members), COLON, extra)
-        return self._counted(schema, members, entry, path)
+        return self._counted(schema, members, sequence(key, COLON, extra), path)
+
+    def _key(self, schema: dict[str, Json], names: Sequence[str], path: str) -> Rule:
+        """The name of a property that the schema does not name; `NEVER`: there is none."""
+        key = Reference(ANY_STRING_NAME)
+        if "propertyNames" in schema:
+            bound = self._merged({"type": "string"}, schema["propertyNames"], path)
+            if (allowed := self._lower(bound, f"{path}.propertyNames")) != key and not names:
+                return allowed
+            if allowed != key and not set(names) <= set(values_of(bound) or ()):
+                raise _refusal("propertyNames", path)
+            if allowed != key:
+                return NEVER
+        return key_other_than(names)
 
     def _counted(self, schema: dict[str, Json], members: list[Member], entry: Rule | None, path: str) -> Rule:
         fewest, most = schema.get("minProperties", 0), schema.get("maxProperties")
@@ -223,6 +249,7 @@ class SchemaReader:
         fewest, most = schema.get("minItems", 0), schema.get("maxItems")
         if schema.get("uniqueItems") and (most is None or most > 1):
             raise _refusal("uniqueItems", path)
+        self._check_members(first, path)
         rules = [self._lower(item, f"{path}.prefixItems.{index}") for index, item in enumerate(first)]
         goes_on = not first or "items" in schema or fewest > len(first)
         rest = self._lower(items, f"{path}.items") if goes_on else NEVER
@@ -233,6 +260,11 @@ class SchemaReader:
         if most is not None and most < fewest:
             return NEVER
         return list_of(rules, None if rest == NEVER else self._define(rest), fewest, most)
+
+    @staticmethod
+    def _check_members(members: Sequence[Json], path: str) -> None:
+        if len(members) > MAX_MEMBERS:
+            raise InvalidRequest(f"more than {MAX_MEMBERS} properties or items stand beside each other here", path)
 
     def _define(self, rule: Rule) -> Rule:
         if isinstance(rule, Reference | Literal):
@@ -288,9 +320,13 @@ def _bound(
     bounds = [
         numbers.Bound(Decimal(str(schema[keyword])), is_inclusive=keyword == inclusive)
         for keyword in (exclusive, inclusive)
-        if is_plain_number(schema.get(keyword))
+        if is_plain_number(schema.get(keyword)) and not _says_nothing(schema[keyword], is_lowest=tighter is max)
     ]
     if not bounds:
         return None
     bound: numbers.Bound = tighter(bounds, key=lambda bound: bound.value)
     return bound
+
+
+def _says_nothing(bound: Any, *, is_lowest: bool) -> bool:
+    return bool(bound <= -numbers.FARTHEST if is_lowest else bound >= numbers.FARTHEST)

@@ -12,18 +12,16 @@ from typing import Final
 import msgspec
 
 from pensieve.errors import InvalidRequest
-from pensieve.inference.constraints.keywords import TYPES, is_plain_number
+from pensieve.inference.constraints.keywords import FEWEST, LARGEST_COUNT, MOST, TYPES, is_plain_number
 from pensieve.messages import Json
 
 MAX_BYTES: Final = 256 * 2**10
 MAX_SHAPE_DEPTH: Final = 64
 MAX_NAME_CHARACTERS: Final = 1_000
 
-_COUNTS: Final = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _NUMBERS: Final = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems")
 _MAPS: Final = ("properties", "$defs", "definitions")
-_MOST: Final = 10**9
 
 
 def check_shape(schema: Json, path: str) -> None:
@@ -54,7 +52,7 @@ def check_shape(schema: Json, path: str) -> None:
 def _children(schema: dict[str, Json]) -> list[tuple[str, Json]]:
     found: list[tuple[str, Json]] = [
         (keyword, schema[keyword])
-        for keyword in ("items", "additionalProperties", "additionalItems")
+        for keyword in ("items", "additionalProperties", "propertyNames", "additionalItems")
         if keyword in schema
     ]
     if isinstance(schema.get("items"), list):
@@ -88,7 +86,7 @@ def pointed_at(root: Json, pointer: str, path: str) -> Json:
 
 
 def _is_count(value: Json) -> bool:
-    return is_plain_number(value) and value == int(value) and 0 <= value <= _MOST
+    return is_plain_number(value) and value == int(value) and value >= 0
 
 
 def _is_type(value: Json) -> bool:
@@ -121,7 +119,8 @@ def _is_step(value: Json) -> bool:
 
 
 _FORMS: Final[tuple[tuple[str, Callable[[Json], bool], str], ...]] = (
-    *((keyword, _is_count, "a whole number that is not negative") for keyword in _COUNTS),
+    *((keyword, _is_count, "a whole number that is not negative") for keyword in (*FEWEST, *MOST)),
+    *((keyword, lambda count: count <= LARGEST_COUNT, f"at most {LARGEST_COUNT:,}") for keyword in FEWEST),
     *((keyword, is_plain_number, "a number") for keyword in _NUMBERS),
     *((keyword, _is_some, "a list of schemas") for keyword in _LISTS),
     *((keyword, _is_properties, "an object with names of bearable length") for keyword in _MAPS),
