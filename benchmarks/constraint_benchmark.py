@@ -10,7 +10,7 @@ import argparse
 import asyncio
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -86,19 +86,15 @@ async def run(spec: ModelSpec, home: Path, text: str, arguments: argparse.Namesp
         await backend.aclose()
 
 
-def models(arguments: argparse.Namespace, home: Path) -> Sequence[tuple[str, str, ModelSpec, str]]:
-    """Short name, name for people, model and prompt of each engine."""
-    shape = arguments.shape
-    made = rivals.made_model(shape, arguments.folder or home / shape)
-    return (
-        (f"mlx-{shape}", f"MLX, {shape}, {LABEL}", Registry(home).find(str(made)), prompt(200, "constraint")),
-        (
-            "gguf-smollm2-135m",
-            "llama.cpp, SmolLM2-135M",
-            read_gguf(model_file()).spec("smollm2-135m"),
-            text_of(60, "c"),
-        ),
-    )
+def models(arguments: argparse.Namespace, home: Path) -> Iterator[tuple[str, str, ModelSpec, str]]:
+    """Short name, name for people, model and prompt of each engine that was asked for."""
+    if arguments.only != "gguf":
+        shape = arguments.shape
+        made = rivals.made_model(shape, arguments.folder or home / shape)
+        yield f"mlx-{shape}", f"MLX, {shape}, {LABEL}", Registry(home).find(str(made)), prompt(200, "constraint")
+    if arguments.only != "mlx":
+        spec = read_gguf(model_file()).spec("smollm2-135m")
+        yield "gguf-smollm2-135m", "llama.cpp, SmolLM2-135M", spec, text_of(60, "c")
 
 
 def main() -> None:
@@ -113,8 +109,6 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         for short, name, spec, text in models(arguments, Path(home)):
-            if arguments.only and not short.startswith(arguments.only):
-                continue
             rows = asyncio.run(run(spec, Path(home), text, arguments))
             title = f"Decoding with and without a JSON schema ({name})"
             table = report.table(rows, "with", "without")
