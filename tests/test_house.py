@@ -16,7 +16,7 @@ from blockbuster import BlockingError
 import pensieve.messages
 
 REPOSITORY = Path(__file__).parent.parent
-ENGINES_AND_FRAMEWORKS = {"xllamacpp", "mlx", "mlx_lm", "starlette", "uvicorn", "rich", "huggingface_hub"}
+ENGINES_AND_FRAMEWORKS = {"xllamacpp", "mlx", "llguidance", "mlx_lm", "starlette", "uvicorn", "rich", "huggingface_hub"}
 
 
 def load_script(name: str) -> ModuleType:

@@ -25,7 +25,7 @@ steps = [{type = "text", text = "one two three"}]
 [[turns]]
 steps = [{type = "text", text = "one"}, {type = "delay", seconds = 3600}]
 """
-ENGINES = ("xllamacpp", "mlx", "mlx_lm", "huggingface_hub")
+ENGINES = ("xllamacpp", "mlx", "llguidance", "mlx_lm", "huggingface_hub")
 
 
 class Process:
