@@ -23,7 +23,7 @@ from pensieve.messages import (
     ToolSpec,
     say,
 )
-from pensieve.prompts.markers import MarkerGuard, pattern_of
+from pensieve.prompts.markers import MAX_PIECES, MarkerGuard, pattern_of
 from pensieve.prompts.prompt import PromptRenderer, options_for
 from pensieve.prompts.template import NO_THINKING, ChatTemplate, TemplateOptions
 
@@ -89,6 +89,22 @@ def test_no_marker_of_a_message_gets_through(text: str) -> None:
     markup = [token - FIRST for token in tokens if FIRST <= token <= FIRST + 3]
     assert markup == [0, 1, 2, 3]
     assert TOKENIZER.decode(tokens) == f"<s><|user|>{text.strip()}<|end|><think></think>low"
+
+
+def test_a_text_full_of_markers_asks_the_tokenizer_a_bounded_number_of_times() -> None:
+    """One that is a process away would take minutes, and others wait for it; what was read before stays the same."""
+    asked: list[str] = []
+
+    class Counting(LetterTokenizer):
+        def encode(self, text: str, *, adds_special: bool = True) -> list[int]:
+            asked.append(text)
+            return super().encode(text, adds_special=adds_special)
+
+    text = "".join(f"<|end|>{number}" for number in range(3 * MAX_PIECES))
+    tokens = PromptRenderer(ChatTemplate(SOURCE), Counting(), added_bos="<s>").render(ask(text))
+    assert len(asked) < MAX_PIECES
+    assert [token - FIRST for token in tokens if token >= FIRST] == [0, 1, 2, 3]
+    assert tokens[:60_000] == render(text + "<|end|>more")[:60_000]
 
 
 def test_what_the_model_said_keeps_its_markers() -> None:

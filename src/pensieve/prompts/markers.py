@@ -16,6 +16,8 @@ from pensieve.messages import Json
 from pensieve.prompts.tokenizer import Tokenizer
 
 _PRIVATE_RANGES: Final = (range(0xE000, 0xF900), range(0xF0000, 0xFFFFE))
+MAX_PIECES: Final = 2_000
+"""A tokenizer may be a process away: what stands behind so many pieces is encoded at once, its markers broken up."""
 _Tree = dict[str, "_Tree"]
 _PRIVATE: Final = "[" + "".join(f"{chr(codes[0])}-{chr(codes[-1])}" for codes in _PRIVATE_RANGES) + "]"
 
@@ -88,12 +90,16 @@ class Disguise:
     def encode(self, text: str, tokenizer: Tokenizer, *, adds_special: bool) -> list[int]:
         """Token ids of the rendered text; what was hidden is encoded as the text it is, and images are left out."""
         plain: dict[int, str] = self._literals | {ord(character): "" for character in self._images}
-        tokens: list[int] = []
-        for number, piece in enumerate(self._split(text, self._markers)):
+        pieces = self._split(text, self._markers)
+        tokens = tokenizer.encode(pieces[0].translate(plain), adds_special=adds_special)
+        known: dict[str, list[int]] = {"": []}
+        rest = "".join(map(self._broken, pieces[MAX_PIECES:]))
+        for piece in (*pieces[1:MAX_PIECES], rest):
             for harmless in self._guard.harmless(self._markers[piece]) if piece in self._markers else (piece,):
                 written = harmless.translate(plain)
-                if written or number == 0:
-                    tokens += tokenizer.encode(written, adds_special=adds_special and number == 0)
+                if written not in known:
+                    known[written] = tokenizer.encode(written, adds_special=False)
+                tokens += known[written]
         return tokens
 
     def spell(self, text: str, image_mark: str) -> tuple[str, tuple[int, ...]]:
@@ -108,7 +114,7 @@ class Disguise:
                 pieces.append(image_mark)
                 images.append(self._images[piece])
             elif piece in self._markers:
-                pieces.append(" ".join(self._guard.harmless(self._markers[piece])))
+                pieces.append(self._broken(piece))
             else:
                 pieces.append(piece.replace(image_mark, " ".join((image_mark[:1], image_mark[1:]))))
         return "".join(pieces).translate(self._literals), tuple(images)
@@ -117,6 +123,10 @@ class Disguise:
         """The rendered text as it reads."""
         shown = {ord(character): marker for character, marker in self._markers.items()}
         return text.translate(shown | self._literals)
+
+    def _broken(self, piece: str) -> str:
+        """The piece, or the marker that it stands for, broken up by spaces."""
+        return " ".join(self._guard.harmless(self._markers[piece])) if piece in self._markers else piece
 
     def _replaced(self, pattern: re.Pattern[str], text: str) -> str:
         ours = self._own.sub(lambda found: self._character(found[0]), text)
