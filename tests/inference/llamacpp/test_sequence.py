@@ -181,6 +181,33 @@ async def test_after_a_step_back_the_count_goes_on_from_the_same_tokens() -> Non
     assert (talk.said.num_sampled, talk.held_tokens, talk.most_tokens) == (3, 6, 13)
 
 
+async def test_each_slot_is_told_when_the_prompt_is_read_there() -> None:
+    """After a step back too: whoever waits for its reader would wait for the whole answer."""
+    talk = sequence()
+    talk.sit(0)
+    talk.take([Chunk(cached_tokens=0, processed_tokens=3, prompt_tokens=3), Chunk("a", 4, 1), None])
+    assert talk.has_just_read
+    assert talk.reading[0] == 3
+    talk.step_back()
+    talk.sit(1)
+    assert talk.engine_tokens == []
+    talk.begin_run()
+    talk.take([Chunk(cached_tokens=0, processed_tokens=2, prompt_tokens=4)])
+    assert not talk.has_just_read
+    assert talk.engine_tokens == [1, 2]
+    talk.take([Chunk("b", 5, 1)])
+    assert talk.has_just_read
+
+
+async def test_being_asked_to_step_back_while_it_waits_is_not_forgotten() -> None:
+    """Others already count on its room."""
+    talk = sequence()
+    talk.is_stepping_back = True
+    talk.sit(0)
+    talk.begin_run()
+    assert talk.on_chunk(Chunk("a", 4, 1))
+
+
 async def test_an_error_of_the_engine_comes_after_what_was_said() -> None:
     """As the error it is."""
     talk = sequence()

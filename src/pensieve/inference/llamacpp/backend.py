@@ -198,8 +198,8 @@ class LlamaCppBackend:
     async def _run(self, sequence: Sequence) -> AsyncGenerator[GenerationEvent, None]:
         """Run an admitted sequence until it is finished or has stepped back."""
         tokens = await self._tokens(sequence)
-        sequence.slot = await self._seats.take(tokens, lambda: self._pool.reserved_tokens)
-        while True:
+        sequence.sit(await self._seats.take(tokens, lambda: self._pool.reserved_tokens))
+        while not sequence.is_stepping_back:  # as it may be asked while it waits for its slot
             sequence.begin_run()
             loop, run = asyncio.get_running_loop(), sequence.run(tokens)
             sequence.thread = loop.run_in_executor(self._engine_threads, self._complete, sequence, run)

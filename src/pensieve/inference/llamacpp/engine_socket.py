@@ -43,11 +43,9 @@ class EngineSocket:
         content = None if body is None else msgspec.json.encode(body)
         with self._lock:
             try:
-                status, answer = self._ask_once(route, content)
-            except (http.client.RemoteDisconnected, ConnectionError):
-                # The server closes a connection that was idle for a while; a new one is opened by itself.
-                self._connection.close()
-                status, answer = self._ask_once(route, content)
+                status, answer = self._ask_twice(route, content)
+            except (http.client.HTTPException, OSError) as error:
+                raise BackendFailure(f"llama.cpp did not answer on {route.partition('?')[0]}") from error
         if status != http.client.OK:
             raise BackendFailure(f"llama.cpp answered {status} on {route.partition('?')[0]}")
         return msgspec.json.decode(answer, type=dict[str, Any])
@@ -67,6 +65,13 @@ class EngineSocket:
     def close(self) -> None:
         """Close the connection for questions."""
         self._connection.close()
+
+    def _ask_twice(self, route: str, content: bytes | None) -> tuple[int, bytes]:
+        try:
+            return self._ask_once(route, content)
+        except (http.client.RemoteDisconnected, ConnectionError):
+            # The server closes a connection that was idle for a while; a new one is opened by itself.
+            return self._ask_once(route, content)
 
     def _ask_once(self, route: str, content: bytes | None) -> tuple[int, bytes]:
         try:

@@ -69,18 +69,22 @@ class Seats:
         for slot in surplus.emptied:
             self._book.empty(slot)
         self._book.begin(surplus.take.slot, prompt)
-        loop = asyncio.get_running_loop()
-        is_whole = False
+        preparing = asyncio.get_running_loop().run_in_executor(self._chores, self._prepare, surplus)
+        preparing.add_done_callback(lambda done: self._settle(surplus, done))
+        is_seated = False
         try:
-            is_whole = await loop.run_in_executor(self._chores, self._prepare, surplus)
-        except asyncio.CancelledError:  # nobody comes to sit here any more
-            self.leave(surplus.take.slot, ())
-            raise
+            await asyncio.shield(preparing)
+            is_seated = True
         finally:
-            if not is_whole:
-                for _, number in surplus.put_aside:
-                    self._book.forget(number)
+            if not is_seated:  # nobody comes to sit here any more
+                self.leave(surplus.take.slot, ())
         return surplus.take.slot
+
+    def _settle(self, surplus: Surplus, done: asyncio.Future[bool]) -> None:
+        """What was put aside is to be had, or it is not; also where nobody waits for it any more."""
+        if done.cancelled() or done.exception() is not None or not done.result():
+            for number in _numbers(surplus):
+                self._book.forget(number)
 
     def _prepare(self, surplus: Surplus) -> bool:
         """On the thread for chores: whether all went well. What fails here costs time, never an answer."""
@@ -94,11 +98,18 @@ class Seats:
                 engine.copy(take.copied_from, take.slot)
             if take.fetched is not None:
                 engine.restore(take.slot, _name(take.fetched))
-            for number in surplus.dropped:
-                engine.forget(_name(number))
+            unwanted = surplus.dropped
         except BackendFailure:
-            return False
-        return True
+            unwanted = (*surplus.dropped, *_numbers(surplus))
+        for number in unwanted:
+            engine.forget(_name(number))
+        return unwanted == surplus.dropped
+
+
+def _numbers(surplus: Surplus) -> tuple[int, ...]:
+    """What is not to be relied on if something went wrong."""
+    fetched = () if surplus.take.fetched is None else (surplus.take.fetched,)
+    return (*fetched, *(number for _, number in surplus.put_aside))
 
 
 def _name(number: int) -> str:

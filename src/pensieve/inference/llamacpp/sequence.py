@@ -100,7 +100,7 @@ class Sequence:
         self._held: Chunk | None = None
         """A special token: what follows tells whether it ended the turn."""
         self._cached_tokens: int | None = None
-        self._has_started = self._is_read_told = False
+        self._has_started = self._is_read_told = self._has_spoken_here = False
         self._num_free: int | None = None
         """Tokens that were sampled before the rule began."""
         self._num_prompt = len(prompt.tokens)
@@ -135,19 +135,19 @@ class Sequence:
 
     @property
     def has_just_read(self) -> bool:
-        """Its prompt is read, and nobody has been told yet."""
-        return not self.is_reading and not self._is_read_told
+        """Its prompt is read in the slot where it sits, and nobody has been told yet."""
+        return self._has_spoken_here and not self._is_read_told
 
     @property
     def reading(self) -> tuple[int, float]:
-        """How many tokens were read, and how many seconds that took; counts as told."""
+        """How many tokens were read at first, and how many seconds that took; counts as told."""
         self._is_read_told = True
         return self._num_prompt - (self._cached_tokens or 0), self._clock.timings().prefill_seconds
 
     @property
     def engine_tokens(self) -> list[int]:
         """What the engine's cache holds for sure when the run is over."""
-        if self.is_reading:
+        if not self._has_spoken_here:
             return list(self.prompt.tokens[: self._num_read])
         return [*self.prompt.tokens, *self.said.known_tokens()]
 
@@ -190,10 +190,17 @@ class Sequence:
     def step_back(self) -> None:
         """Its seat is needed: it waits to be admitted again."""
         self.admitted.clear()
+        self.is_stepping_back = False
+
+    def sit(self, slot: int) -> None:
+        """It has this slot, where what it needs is not read yet."""
+        self.slot = slot
+        self._is_read_told = self._has_spoken_here = False
+        self._num_read = 0
 
     def begin_run(self) -> None:
         """The engine let go of this sequence; another run follows from what was said."""
-        self.is_stepping_back = self.is_turning = self.is_run_over = False
+        self.is_turning = self.is_run_over = False
         self._num_now, self._held = 0, None
         if self.is_bound:
             self._num_free = self.said.num_sampled
@@ -226,6 +233,7 @@ class Sequence:
         if chunk.cached_tokens is not None:
             return self._progress(chunk, chunk.cached_tokens)
         self._clock.speak()
+        self._has_spoken_here = True
         held, self._held = self._held, None
         events = self._heard(held, ends_turn=chunk.finish == "stop") if held is not None else []
         if not self._hears():
