@@ -51,6 +51,21 @@ def test_what_is_transparent_becomes_white() -> None:
     assert opened(content.getvalue()).getpixel((1, 1)) == (255, 255, 255)
 
 
+def test_sixteen_bits_of_grey_keep_their_shade() -> None:
+    """Scans and depths come so."""
+    content = io.BytesIO()
+    Image.new("I;16", (4, 4), 30_000).save(content, "PNG")
+    assert opened(content.getvalue()).getpixel((1, 1)) == (117, 117, 117)
+
+
+def test_a_turned_photograph_stands_upright() -> None:
+    """However large it is."""
+    content, turned = io.BytesIO(), Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (4096, 1024), "red").save(content, "JPEG", exif=turned)
+    assert opened(content.getvalue()).size == (512, MAX_SIDE_PIXELS)
+
+
 @pytest.mark.parametrize("side", [8_000, 30_000, 2**31 - 1])
 def test_bombs_are_refused_unopened(side: int) -> None:
     """Their size is in the first bytes."""

@@ -186,17 +186,15 @@ async def test_each_slot_is_told_when_the_prompt_is_read_there() -> None:
     talk = sequence()
     talk.sit(0)
     talk.take([Chunk(cached_tokens=0, processed_tokens=3, prompt_tokens=3), Chunk("a", 4, 1), None])
-    assert talk.has_just_read
-    assert talk.reading[0] == 3
+    assert (talk.has_just_read, talk.reading[0]) == (True, 3)
     talk.step_back()
     talk.sit(1)
     assert talk.engine_tokens == []
     talk.begin_run()
     talk.take([Chunk(cached_tokens=0, processed_tokens=2, prompt_tokens=4)])
-    assert not talk.has_just_read
-    assert talk.engine_tokens == [1, 2]
+    assert (talk.has_just_read, talk.engine_tokens) == (False, [1, 2])
     talk.take([Chunk("b", 5, 1)])
-    assert talk.has_just_read
+    assert (talk.has_just_read, talk.engine_tokens) == (True, [1, 2, 3, 4, 5])
 
 
 async def test_being_asked_to_step_back_while_it_waits_is_not_forgotten() -> None:

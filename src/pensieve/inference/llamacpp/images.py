@@ -37,10 +37,12 @@ def _written(image: Image.Image) -> bytes:
     if image.width * image.height > MAX_PIXELS:
         raise _too_large()
     image.draft("RGB", (MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
-    upright = ImageOps.exif_transpose(image)
-    upright.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
+    if image.mode.startswith("I"):  # as bytes all that is not nearly black would be white
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    image.thumbnail((MAX_SIDE_PIXELS, MAX_SIDE_PIXELS))
+    ImageOps.exif_transpose(image, in_place=True)
     content = io.BytesIO()
-    _on_white(upright).save(content, "PNG", compress_level=1)
+    _on_white(image).save(content, "PNG", compress_level=1)
     return content.getvalue()
 
 
