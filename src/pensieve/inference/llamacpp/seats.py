@@ -80,36 +80,37 @@ class Seats:
                 self.leave(surplus.take.slot, ())
         return surplus.take.slot
 
-    def _settle(self, surplus: Surplus, done: asyncio.Future[bool]) -> None:
+    def _settle(self, surplus: Surplus, done: asyncio.Future[set[int]]) -> None:
         """What was put aside is to be had, or it is not; also where nobody waits for it any more."""
-        if done.cancelled() or done.exception() is not None or not done.result():
-            for number in _numbers(surplus):
-                self._book.forget(number)
+        is_known = not done.cancelled() and done.exception() is None
+        for number in done.result() if is_known else _numbers(surplus):
+            self._book.forget(number)
 
-    def _prepare(self, surplus: Surplus) -> bool:
-        """On the thread for chores: whether all went well. What fails here costs time, never an answer."""
-        take, engine = surplus.take, self._engine
+    def _prepare(self, surplus: Surplus) -> set[int]:
+        """On the thread for chores: the numbers of what was lost. What fails here costs time, never an answer."""
+        take, engine, lost = surplus.take, self._engine, _numbers(surplus)
         try:
             for slot, number in surplus.put_aside:
                 engine.save(slot, _name(number))
+                lost.discard(number)
             for slot in surplus.emptied:
                 engine.erase(slot)
             if take.copied_from is not None:
                 engine.copy(take.copied_from, take.slot)
             if take.fetched is not None:
                 engine.restore(take.slot, _name(take.fetched))
-            unwanted = surplus.dropped
+                lost.discard(take.fetched)
         except BackendFailure:
-            unwanted = (*surplus.dropped, *_numbers(surplus))
-        for number in unwanted:
+            pass
+        for number in (*surplus.dropped, *lost):
             engine.forget(_name(number))
-        return unwanted == surplus.dropped
+        return lost
 
 
-def _numbers(surplus: Surplus) -> tuple[int, ...]:
-    """What is not to be relied on if something went wrong."""
+def _numbers(surplus: Surplus) -> set[int]:
+    """What is saved and fetched."""
     fetched = () if surplus.take.fetched is None else (surplus.take.fetched,)
-    return (*fetched, *(number for _, number in surplus.put_aside))
+    return {*fetched, *(number for _, number in surplus.put_aside)}
 
 
 def _name(number: int) -> str:
