@@ -29,6 +29,9 @@ UNHEARD_PINGS = 3
 LAST_WORDS_BYTES = 4096
 """How much of the end of a worker's standard error is kept, to explain a crash in the log."""
 
+UNTOLD = b"llg error"
+"""What llguidance prints behind it, inside llama.cpp, may hold an answer's own words: nothing of that is kept."""
+
 
 class _Link(asyncio.Protocol):
     """Frames to and from the worker; each stream has a queue, `None` in it means the worker is gone."""
@@ -246,4 +249,5 @@ class WorkerProcess:
     async def _listen(self) -> None:
         assert self._process.stderr is not None
         while words := await self._process.stderr.read(LAST_WORDS_BYTES):
-            self._last_words = (self._last_words + words)[-LAST_WORDS_BYTES:]
+            told, mark, _ = (self._last_words + words).partition(UNTOLD)
+            self._last_words = (told + mark)[-LAST_WORDS_BYTES:]
