@@ -112,8 +112,8 @@ async def test_forced_calls_of_a_tiny_model_obey_random_schemas(tiny: WorkerBack
 
 @pytest.mark.model
 async def test_forced_calls_obey_random_schemas(backend: WorkerBackend) -> None:
-    """Eight of them, of schemas that are not deep."""
-    await check_all(backend, range(8), depth=1)
+    """Forty of them, of schemas that are not deep."""
+    await check_all(backend, range(40), depth=1)
 
 
 def turn(number: int) -> tuple[Message, ...]:
