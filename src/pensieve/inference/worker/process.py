@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import os
 import signal
 import socket
 import sys
@@ -25,6 +26,11 @@ STOP_SECONDS = 5.0
 """How long a worker gets to end in order before it is killed: a step of its engine, then what it keeps on disk."""
 
 UNHEARD_PINGS = 3
+
+SPINS = {"GOMP_SPINCOUNT": "300"}
+"""How often an engine's threads look for each other before they sleep (libgomp; by default they hardly ever sleep).
+
+Beside another busy program threads that spin keep a processor from those that work: decision 0034."""
 
 LAST_WORDS_BYTES = 4096
 """How much of the end of a worker's standard error is kept, to explain a crash in the log."""
@@ -82,6 +88,7 @@ async def _spawn(connection: socket.socket) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
+        env=os.environ if "OMP_WAIT_POLICY" in os.environ else SPINS | os.environ,
         start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
     )
 
