@@ -127,7 +127,7 @@ def test_an_answer_that_stepped_back_goes_on_where_it_was(served: Served) -> Non
 
 
 def test_the_door_gives_the_text_of_these_tokens(served: Served) -> None:
-    """Through `generate`, with the counts; where the template opens the thinking, it is thinking, and asked for here."""
+    """Through `generate`, with the counts; where the template opens thinking, it is asked for."""
     thinks = Thinking() if served.family in ALWAYS_OPENED else None
     request = GenerationRequest(id="r", model="m", messages=(QUESTION,), max_tokens=NUM_TOKENS, thinking=thinks)
     answer = asyncio.run(collect(served.backend.generate(request)))
