@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 WORDS = ("path", "line", "count", "unit", "mode", "depth", "title", "owner", "limit", "start")
 SETTINGS = Settings(
     model=ModelSettings(context_tokens=1024),
-    llamacpp=LlamaCppSettings(parallel=8, pool_tokens=8192, batch_tokens=64, threads=1),
+    llamacpp=LlamaCppSettings(parallel=8, pool_tokens=8192, batch_tokens=64),
 )
 
 
