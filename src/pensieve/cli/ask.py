@@ -13,7 +13,7 @@ import click
 import msgspec
 
 from pensieve.cli.backend import Place, check_quantization, choose, open_backend
-from pensieve.cli.chat.render import Screen
+from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.context import load_settings
 from pensieve.cli.failures import INTERRUPTED_STATUS
 from pensieve.cli.recipe import Recipe
@@ -108,9 +108,9 @@ def _read_piped(*, is_optional: bool) -> str:
 
 
 async def _ask(request: GenerationRequest, manner: Manner, place: Place, settings: Settings) -> None:
-    screen, watch, collector = Screen(sys.stdout, sys.stderr), Stopwatch(), Collector()
+    screen, watch, collector = PlainScreen(sys.stdout, sys.stderr), Stopwatch(), Collector()
     if place.server is None and sys.stderr.isatty():
-        screen.note(f"Loading {place.model} ...")
+        screen.say(f"Loading {place.model} ...")
     async with open_backend(place, settings) as backend:
         try:
             async with aclosing(backend.generate(request)) as events:
@@ -118,20 +118,20 @@ async def _ask(request: GenerationRequest, manner: Manner, place: Place, setting
                     watch.add(event)
                     collector.add(event)
                     if manner.is_streamed:
-                        screen.show(event)
+                        screen.draw(event)
         finally:
-            screen.end_line()
+            screen.end()
         if not manner.is_streamed:
             _print_whole(collector, watch.speed, place, manner, screen)
 
 
-def _print_whole(collector: Collector, speed: Speed, place: Place, manner: Manner, screen: Screen) -> None:
+def _print_whole(collector: Collector, speed: Speed, place: Place, manner: Manner, screen: PlainScreen) -> None:
     finished = collector.finished
     assert finished is not None, "a backend's stream ended without Finished"
     if manner.is_json:
-        screen.show_text(_json(collector.message, finished, speed, place))
+        screen.write(_json(collector.message, finished, speed, place))
     else:
-        screen.show_text(collector.message.text)
+        screen.write(collector.message.text)
     screen.tell_ending(finished)
 
 

@@ -10,8 +10,9 @@ import click
 
 from pensieve.cli.backend import Place, check_quantization, choose, open_backend
 from pensieve.cli.chat.loop import LoopThread
-from pensieve.cli.chat.render import Screen
+from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.chat.repl import Repl
+from pensieve.cli.chat.screen import Screen
 from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.context import load_settings
 from pensieve.cli.recipe import Recipe
@@ -78,7 +79,7 @@ def _pull(model: str) -> None:
 
 
 def _talk(loop: LoopThread, place: Place, settings: Settings) -> int:
-    screen, stack = Screen(sys.stdout, sys.stderr), AsyncExitStack()
+    screen, stack = PlainScreen(sys.stdout, sys.stderr, is_interactive=sys.stdin.isatty()), AsyncExitStack()
     recipe = Recipe.of(settings.generation, place.model)
     try:
         backend = loop.run(stack.enter_async_context(open_backend(place, settings)))
@@ -91,7 +92,7 @@ def _talk(loop: LoopThread, place: Place, settings: Settings) -> int:
 
 def _greet(loop: LoopThread, screen: Screen, place: Place, backend: Backend, recipe: Recipe) -> None:
     if place.server is None:
-        screen.note(f"Loading {place.model} ...")
+        screen.say(f"Loading {place.model} ...")
         # Any request that needs the model loads it, so that the first question does not wait.
         loop.run(backend.count_tokens(recipe.request([say("user", "Hello")])))
-    screen.note(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")
+    screen.say(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")

@@ -13,7 +13,7 @@ from contextlib import aclosing
 import click
 
 from pensieve.cli.chat.loop import LoopThread
-from pensieve.cli.chat.render import Screen
+from pensieve.cli.chat.screen import Screen
 from pensieve.cli.chat.session import ChatSession, Forgot
 from pensieve.cli.failures import INTERRUPTED_STATUS
 from pensieve.errors import PensieveError
@@ -76,14 +76,14 @@ class Repl:
         return ""
 
     def _hint(self) -> None:
-        self._screen.note("(Ctrl-D or /exit leaves)")
+        self._screen.say("(Ctrl-D or /exit leaves)")
 
     def _take(self, line: str) -> None:
         text = line.strip()
         if text in self._commands:
             self._commands[text]()
         elif _COMMAND.fullmatch(text):
-            self._screen.note(f"there is no command {text}: /help shows them")
+            self._screen.say(f"there is no command {text}: /help shows them")
         elif text:
             self._ask(text)
 
@@ -94,7 +94,7 @@ class Repl:
         except KeyboardInterrupt:
             if not self._is_interactive:
                 raise
-            self._screen.note("(stopped)" if not self._session.unanswered else "(stopped; /retry asks again)")
+            self._screen.say("(stopped)" if not self._session.unanswered else "(stopped; /retry asks again)")
         except PensieveError as error:
             self._fail(str(error))
         except BrokenPipeError:
@@ -108,11 +108,11 @@ class Repl:
                 async for event in events:
                     match event:
                         case Forgot(num_turns):
-                            self._screen.note(f"the context is full: the {_turns(num_turns)} left it")
+                            self._screen.say(f"the context is full: the {_turns(num_turns)} left it")
                         case _:
-                            self._screen.show(event)
+                            self._screen.draw(event)
         finally:
-            self._screen.end_line()
+            self._screen.end()
 
     def _fail(self, problem: str) -> None:
         self._has_failed = True
@@ -121,17 +121,17 @@ class Repl:
 
     def _help(self) -> None:
         for line in HELP:
-            self._screen.note(line)
+            self._screen.say(line)
 
     def _clear(self) -> None:
         self._session.clear()
-        self._screen.note("a new conversation")
+        self._screen.say("a new conversation")
 
     def _retry(self) -> None:
         if self._session.unanswered:
             self._ask(self._session.unanswered)
         else:
-            self._screen.note("there is no unanswered question")
+            self._screen.say("there is no unanswered question")
 
     def _leave(self) -> None:
         self._has_left = True
