@@ -3,6 +3,7 @@
 PYTHON ?=
 EXTRAS ?= dev mlx-cpu
 TESTS ?=
+CLIENTS ?=
 export PYTHON
 
 python := .venv/bin/python
@@ -19,6 +20,8 @@ help:
 	@echo "make setup   install everything into .venv (EXTRAS=\"dev mlx-cuda\" to choose the parts)"
 	@echo "make bench   run the benchmarks"
 	@echo "make stress  run the slow tests"
+	@echo "make clients fetch the coding agents that tests run (CLIENTS=claude-code for one; about 0.5 GB in all)"
+	@echo "make test-clients  run them against the server: Claude Code, Codex, opencode, qwen-code"
 	@echo "make format  rewrite the code in the house format"
 	@echo "make lock    choose package versions anew and write constraints.txt"
 	@echo "make clean   remove .venv, caches and build results (not your models)"
@@ -47,6 +50,15 @@ starter-for-tests:
 	@sh scripts/setup dev mlx-cpu
 	@echo "==> The starter model for the tests, kept in .cache (98 MB, once)"
 	@PENSIEVE_HOME=$(test_home) $(python) -m pensieve pull $(starter)
+
+.PHONY: clients test-clients
+clients:
+	@sh scripts/setup dev mlx-cpu
+	@$(python) scripts/clients.py $(CLIENTS)
+
+test-clients: starter-for-tests clients
+	@echo "==> Running coding agents against the server (some minutes)"
+	@$(python) -m pytest -s -m "clients or agent" tests/clients $(TESTS)
 
 bench: starter-for-tests
 	@sh scripts/setup dev mlx-cpu bench

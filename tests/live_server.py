@@ -19,6 +19,7 @@ from pensieve.server.app import create_app
 from pensieve.server.ledger import Ledger
 from pensieve.server.media import Fetches
 from pensieve.server.run import Server
+from pensieve.server.terminal_keys import TerminalKeys
 from pensieve.wire.sse import SseDecoder, SseEvent
 
 NO_FOLDERS = Folders(Path("/nowhere"), Path("/nowhere"), Path("/nowhere"))
@@ -84,6 +85,7 @@ async def serving(
     *,
     instead: Backend | None = None,
     fetcher: Fetches | None = None,
+    keys: TerminalKeys | None = None,
     **settings: Any,
 ) -> AsyncIterator[Live]:
     """A server for a script, or for another backend, with these settings; it has ended when the block is left."""
@@ -92,7 +94,7 @@ async def serving(
     wanted = ServerSettings(port=0, **settings)
     listener = await asyncio.to_thread(bind, wanted, NO_FOLDERS)
     router = Router(script.spec, lambda _spec: instead or backend)
-    app = create_app(router, wanted, version="1.2.3", fetcher=fetcher)
+    app = create_app(router, wanted, version="1.2.3", fetcher=fetcher, keys=keys)
     listening = asyncio.Event()
     loop = asyncio.get_running_loop()
 

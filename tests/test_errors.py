@@ -11,6 +11,7 @@ EXAMPLES: list[PensieveError] = [
     InvalidRequest("expected str", "messages.0.role", "because"),
     ContextOverflow(prompt_tokens=41000, limit_tokens=32768),
     errors.Unauthorized(),
+    errors.Unauthorized(is_expired=True),
     errors.Forbidden("not here"),
     errors.ModelNotFound("lama", nearest="llama"),
     errors.RequestTooLarge(1000),

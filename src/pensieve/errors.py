@@ -82,11 +82,15 @@ class ContextOverflow(InvalidRequest):
 
 @dataclass(eq=False)
 class Unauthorized(PensieveError):
-    """No key, or a wrong one."""
+    """No key, or a wrong one; `is_expired`: one that a terminal held, which has left."""
+
+    is_expired: bool = False
 
     status: ClassVar[int] = 401
 
     def __str__(self) -> str:
+        if self.is_expired:
+            return "this key was for one terminal, which has left: start the agent again from `pensieve`"
         return "invalid x-api-key: send the key the server was started with as x-api-key or Authorization: Bearer"
 
 

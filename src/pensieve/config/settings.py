@@ -202,3 +202,8 @@ class Folders(msgspec.Struct, frozen=True):
     def run_file(self) -> Path:
         """The server of this user that runs now: address and process id, owner-only."""
         return self.state / "server.json"
+
+    @property
+    def keys(self) -> Path:
+        """Notes of the keys that terminals hold, one file a key, owner-only."""
+        return self.state / "keys"

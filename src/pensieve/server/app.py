@@ -21,10 +21,21 @@ from pensieve.server.media import Fetches, FetchesNothing, MediaLoader
 from pensieve.server.middleware import ErrorResponses, RequestLog
 from pensieve.server.operations import Health, Metrics, Reset
 from pensieve.server.remote_media import RemoteMedia
+from pensieve.server.terminal_keys import TerminalKeys
 
 
-def create_app(router: Router, settings: ServerSettings, *, version: str, fetcher: Fetches | None = None) -> Starlette:
-    """The application over a router; its ledger is `app.state.ledger`. `fetcher` stands in for the settings' own."""
+def create_app(
+    router: Router,
+    settings: ServerSettings,
+    *,
+    version: str,
+    fetcher: Fetches | None = None,
+    keys: TerminalKeys | None = None,
+) -> Starlette:
+    """The application over a router; its ledger is `app.state.ledger`. `fetcher` stands in for the settings' own.
+
+    `keys` are those that terminals hold, accepted beside the settings' own.
+    """
     ledger = Ledger()
     fetcher = fetcher or (RemoteMedia() if settings.allow_image_urls == "on" else FetchesNothing())
     cache_log = CacheLog(keeps_text=settings.keep_prompt_text == "on")
@@ -48,7 +59,7 @@ def create_app(router: Router, settings: ServerSettings, *, version: str, fetche
             Middleware(ErrorResponses),
             Middleware(HostGuard, settings),
             Middleware(OriginGuard, settings),
-            Middleware(KeyGuard, settings),
+            Middleware(KeyGuard, settings, keys),
             Middleware(BodyLimit, settings),
         ],
         exception_handlers={HTTPException: _raise_ours},

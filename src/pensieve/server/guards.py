@@ -5,6 +5,7 @@ Each guard raises an error of the tree and sends nothing itself, except for the 
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pensieve.config.settings import ServerSettings
 from pensieve.errors import Forbidden, Unauthorized
 from pensieve.server.ledger import record_of
+from pensieve.server.terminal_keys import TERMINAL_PREFIX, TerminalKeys, digest
 
 EXPOSED_HEADERS = b"request-id, retry-after, x-should-retry"
 PREFLIGHT_SECONDS = b"600"
@@ -117,29 +119,45 @@ async def _answer_preflight(headers: Headers, send: Send) -> None:
 
 
 class KeyGuard:
-    """Asks for the key, if there is one, as `x-api-key` or as a Bearer token."""
+    """Asks for a key, if one was set, as `x-api-key` or as a Bearer token; a terminal's key is checked in any case.
 
-    def __init__(self, app: ASGIApp, settings: ServerSettings) -> None:
+    What was accepted stands in the request's state as `key_id`: the digest of the key, "" where none was asked for.
+    """
+
+    def __init__(self, app: ASGIApp, settings: ServerSettings, keys: TerminalKeys | None = None) -> None:
         self.app = app
         self._key = settings.api_key.encode() if settings.api_key else None
+        self._keys = keys
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and not (self._is_open(scope) or self._has_key(scope)):
-            raise Unauthorized
+        if scope["type"] == "http":
+            is_open = _is_open(scope)
+            scope.setdefault("state", {})["key_id"] = "" if is_open else await self._key_id(_keys_in(scope))
         await self.app(scope, receive, send)
 
-    def _is_open(self, scope: Scope) -> bool:
-        path = scope["path"]
-        return self._key is None or path in OPEN_PATHS or (scope["method"] == "HEAD" and path in OPEN_PROBES)
+    async def _key_id(self, given: list[bytes]) -> str:
+        """The digest of the key that opens the door; raises `Unauthorized` where none does."""
+        own = [key for key in given if self._key is not None and hmac.compare_digest(key, self._key)]
+        terminals = [key for key in given if key.startswith(TERMINAL_PREFIX)]
+        if self._keys is not None:
+            own += [key for key in terminals if await asyncio.to_thread(self._keys.admits, key)]
+        if not own and (self._key is not None or terminals):
+            raise Unauthorized(is_expired=bool(terminals))
+        return digest(own[0]) if own else ""
 
-    def _has_key(self, scope: Scope) -> bool:
-        assert self._key is not None
-        has_key = False
-        for name, value in scope["headers"]:
-            scheme, _, token = value.partition(b" ")
-            if name == b"x-api-key":
-                has_key |= hmac.compare_digest(value, self._key)
-            elif name == b"authorization" and scheme.lower() == b"bearer":
-                has_key |= hmac.compare_digest(token.strip(), self._key)
-        return has_key
+
+def _is_open(scope: Scope) -> bool:
+    return scope["path"] in OPEN_PATHS or (scope["method"] == "HEAD" and scope["path"] in OPEN_PROBES)
+
+
+def _keys_in(scope: Scope) -> list[bytes]:
+    """Every key that the headers carry."""
+    found = []
+    for name, value in scope["headers"]:
+        scheme, _, token = value.partition(b" ")
+        if name == b"x-api-key":
+            found.append(value)
+        elif name == b"authorization" and scheme.lower() == b"bearer":
+            found.append(token.strip())
+    return found

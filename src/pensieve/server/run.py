@@ -27,6 +27,7 @@ from pensieve.server.address import bind, url_of
 from pensieve.server.app import create_app
 from pensieve.server.ledger import Ledger, log
 from pensieve.server.run_file import RunFile
+from pensieve.server.terminal_keys import TerminalKeys
 
 GRACE_SECONDS = 3.0
 """After a signal to stop, answers under way get this long before they end with an error."""
@@ -114,6 +115,7 @@ def serve(
     place = str(Path(location).resolve()) if location else ""
     noted = RunningServer(url, name, os.getpid(), settings.api_key, place)
     run_file = RunFile(folders.run_file, noted)
+    keys = TerminalKeys(folders.keys)
 
     def on_listening() -> None:
         try:
@@ -122,7 +124,7 @@ def serve(
             log.warning("other commands will not find this server: its run file cannot be written: %s", error.strerror)
         announce(f"Pensieve answers at {url} with {name}. Ctrl-C stops it.")
 
-    server = Server(create_app(router, settings, version=version), on_listening)
+    server = Server(create_app(router, settings, version=version, keys=keys), on_listening)
     try:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(_run(server, router, listener))
