@@ -194,6 +194,11 @@ class Folders(msgspec.Struct, frozen=True):
         return self.config / "config.toml"
 
     @property
+    def prompts(self) -> Path:
+        """The user's own presets."""
+        return self.config / "prompts"
+
+    @property
     def models(self) -> Path:
         """Models that `pull` and `convert` made."""
         return self.data / "models"

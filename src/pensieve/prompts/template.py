@@ -17,27 +17,15 @@ import msgspec
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pensieve.errors import BackendFailure, InvalidRequest
-
-RENDER_SECONDS = 10.0
-"""Longest a template may run: a million-token conversation renders in well under one."""
-
-MAX_REPEAT = 1_000_000
-"""Largest result of a template's `*` on strings and lists; none has a use for more."""
+from pensieve.prompts.sandbox import FOREIGN, RENDER_SECONDS, Sandbox
 
 PLAIN = """\
 {%- for message in messages %}{{ message.role | capitalize }}: {{ message.content }}
 
 {% endfor %}{% if add_generation_prompt %}Assistant:{% endif %}"""
 """For models without a template of their own: `User: ...`, blank line, `Assistant:`."""
-
-_FOREIGN = (
-    *(jinja2.TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError),
-    *(RecursionError, MemoryError),
-)
-"""What a template's own expressions can raise."""
 
 ChatMessage = Mapping[str, Any]
 ToolEntry = Mapping[str, Any]
@@ -80,29 +68,6 @@ class _Generation(Extension):
         return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's immutable sandbox with a deadline on calls and a bound on repetition."""
-
-    intercepted_binops = frozenset({"*", "**"})
-    seconds = RENDER_SECONDS
-    deadline = 0.0
-
-    def call(self, *args: Any, **kwargs: Any) -> Any:
-        if time.monotonic() > self.deadline:
-            raise jinja2.exceptions.SecurityError(f"it ran for more than {self.seconds:g} s")
-        return super().call(*args, **kwargs)
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "**":
-            raise jinja2.exceptions.SecurityError("templates may not use **")
-        sized = left if isinstance(left, str | bytes | Sequence) else right
-        if isinstance(sized, str | bytes | Sequence):
-            times = right if sized is left else left
-            if len(sized) * int(times) > MAX_REPEAT:
-                raise jinja2.exceptions.SecurityError("the template repeats a text too often")
-        return super().call_binop(context, operator, left, right)
-
-
 def _raise_exception(message: str) -> None:
     raise TemplateRefusal(message)
 
@@ -133,7 +98,7 @@ class ChatTemplate:
         """Compile `source`; an empty one means `PLAIN`. Raises `BackendFailure` if it is not a template."""
         self.is_plain = not source
         self.source = source or PLAIN
-        self._environment = _Sandbox(
+        self._environment = Sandbox(
             trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation], autoescape=False
         )
         self._environment.seconds = seconds
@@ -179,5 +144,5 @@ class ChatTemplate:
                 **self._tokens,
                 **options.variables(),
             )
-        except _FOREIGN as error:
+        except FOREIGN as error:
             raise BackendFailure(f"the model's chat template failed: {error}") from error
