@@ -6,7 +6,8 @@ PensieveError
 ├── Unauthorized               401  the key is missing or wrong
 ├── Forbidden                  403  host or origin not allowed
 ├── NotFound                   404  no such route
-│   └── ModelNotFound               no such model
+│   ├── ModelNotFound               no such model
+│   └── ConversationNotFound        no such conversation, or turn of one
 ├── MethodNotAllowed           405  the route exists, with another method
 ├── RequestTooLarge            413  the body is over the limit
 ├── Overloaded                 503  try again later
@@ -20,6 +21,8 @@ PensieveError
     ├── ConfigurationError          a setting is wrong
     ├── DownloadFailed              a model could not be fetched
     ├── DiskFull                    a file could not be written
+    ├── HistoryUnusable             the file of conversations is damaged, newer, locked or not ours
+    ├── ImportFailed                a file of conversations could not be understood
     ├── AddressUnavailable          the port is taken or the host not allowed
     └── ServerUnreachable           no Pensieve answers at that address
 
@@ -131,6 +134,14 @@ class ModelNotFound(NotFound):
             return f"model: {self.what} is not here: `pensieve pull {self.what}` fetches it"
         hint = f"did you mean {self.nearest}? " if self.nearest else ""
         return f"model: {self.what} is not here: {hint}`pensieve models list` shows what is, `pensieve pull` fetches"
+
+
+@dataclass(eq=False)
+class ConversationNotFound(NotFound):
+    """No such conversation, or turn of one; it may have been deleted by another program."""
+
+    def __str__(self) -> str:
+        return f"{self.what} is not here: `pensieve history list` shows what is"
 
 
 @dataclass(eq=False)
@@ -284,6 +295,20 @@ class DiskFull(UsageError):
 
     needed_bytes: int = 0
     available_bytes: int = 0
+
+    exit_status: ClassVar[int] = 1
+
+
+@dataclass(eq=False)
+class HistoryUnusable(UsageError):
+    """The file of conversations cannot be used; it is left as it is."""
+
+    exit_status: ClassVar[int] = 1
+
+
+@dataclass(eq=False)
+class ImportFailed(UsageError):
+    """A file of conversations could not be understood; nothing of it was taken."""
 
     exit_status: ClassVar[int] = 1
 

@@ -204,6 +204,11 @@ class Folders(msgspec.Struct, frozen=True):
         return self.data / "models"
 
     @property
+    def conversations(self) -> Path:
+        """What was said in chats, owner-only."""
+        return self.data / "conversations.db"
+
+    @property
     def run_file(self) -> Path:
         """The server of this user that runs now: address and process id, owner-only."""
         return self.state / "server.json"
