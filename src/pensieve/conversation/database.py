@@ -24,8 +24,9 @@ BUSY_SECONDS = 10.0
 class Database:
     """One connection, safe to use from several threads, one at a time."""
 
-    def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS) -> None:
+    def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS, *, is_durable: bool = True) -> None:
         self.path = path
+        self._is_durable = is_durable
         self._migrations = migrations
         self._lock = threading.RLock()
         with self._errors():
@@ -56,7 +57,7 @@ class Database:
         Survives the end of the program in any case, a power cut only if durable: that waits for the disk.
         """
         with self._lock, self._errors():
-            self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable else 'NORMAL'}")
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if is_durable and self._is_durable else 'NORMAL'}")
             with self._transaction("BEGIN IMMEDIATE"):
                 yield self._connection
 

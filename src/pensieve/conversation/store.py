@@ -46,9 +46,10 @@ def now() -> datetime:
 class ConversationStore:
     """The conversations in a file, which is made if it is missing."""
 
-    def __init__(self, path: Path, clock: Callable[[], datetime] = now) -> None:
+    def __init__(self, path: Path, clock: Callable[[], datetime] = now, *, is_durable: bool = True) -> None:
+        """If durable, whole turns outlive a power cut too, which waits for the disk each time."""
         self._clock = clock
-        self._database = Database(path)
+        self._database = Database(path, is_durable=is_durable)
         self._settle_abandoned()
 
     @property
