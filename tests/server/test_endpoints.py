@@ -16,6 +16,9 @@ from live_server import Live, body, frames, names, serving
 from pensieve.inference.script import Call, Fail, Say, Script, Think, Turn
 from pensieve.messages import TextPart, ThinkingPart
 
+VERSION = {"anthropic-version": "2023-06-01"}
+"""Which every client of the Messages API sends."""
+
 
 async def test_an_answer_comes_whole(live: Live) -> None:
     """In the shape of the Messages API, under the resident model's real name, query string or not."""
@@ -49,12 +52,26 @@ async def test_tokens_are_counted_without_max_tokens(live: Live) -> None:
 
 async def test_models_are_listed_and_described(live: Live) -> None:
     """With the limits that clients plan by; claude names are described by who answers for them."""
-    listed = (await live.client.get("/v1/models?limit=1000")).json()
+    listed = (await live.client.get("/v1/models?limit=1000", headers=VERSION)).json()
     assert [model["id"] for model in listed["data"]] == ["scripted"]
     assert (listed["has_more"], listed["first_id"]) == (False, "scripted")
     for name in ("scripted", "claude-sonnet-5-5"):
-        one = (await live.client.get(f"/v1/models/{name}")).json()
+        one = (await live.client.get(f"/v1/models/{name}", headers=VERSION)).json()
         assert (one["id"], one["max_input_tokens"], one["max_tokens"]) == ("scripted", 32_768, 4_096)
+
+
+@pytest.mark.parametrize(("headers", "is_anthropic"), [({}, False), ({"x-api-key": "k"}, True), (VERSION, True)])
+async def test_models_and_their_errors_come_in_the_shape_of_the_clients_api(
+    live: Live, headers: dict[str, str], is_anthropic: bool
+) -> None:
+    """The path is the same, so that a header decides."""
+    listed = (await live.client.get("/v1/models", headers=headers)).json()
+    missing = (await live.client.get("/v1/models/none", headers=headers)).json()
+    assert (listed["data"][0].get("object"), listed.get("object")) == (
+        (None, None) if is_anthropic else ("model", "list")
+    )
+    assert missing.get("type") == ("error" if is_anthropic else None)
+    assert is_anthropic or (missing["error"]["code"], missing["error"]["param"]) == ("model_not_found", "model")
 
 
 async def test_health_tells_how_the_server_is(live: Live) -> None:
@@ -95,7 +112,7 @@ async def test_a_wrong_route_or_method_is_an_envelope(
     live: Live, method: str, path: str, status: int, kind: str
 ) -> None:
     """With the same request id in header and body, and no invitation to try again."""
-    response = await live.client.request(method, path)
+    response = await live.client.request(method, path, headers=VERSION)
     answer = response.json()
     assert (response.status_code, answer["error"]["type"]) == (status, kind)
     assert answer["request_id"] == response.headers["request-id"]

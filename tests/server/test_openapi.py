@@ -89,5 +89,5 @@ async def test_answers_fit_the_description(live: Live) -> None:
     """A message, an error, the models and the health."""
     validator("Message").validate((await live.ask()).json())
     validator("Error").validate((await live.ask(temperature="hot")).json())
-    validator("ModelPage").validate((await live.client.get("/v1/models")).json())
+    validator("ModelPage").validate((await live.client.get("/v1/models", headers={"anthropic-version": "1"})).json())
     validator("Health").validate((await live.client.get("/health")).json())

@@ -12,9 +12,10 @@ from starlette.routing import Route
 from pensieve.config.settings import ServerSettings
 from pensieve.errors import MethodNotAllowed, NotFound
 from pensieve.inference.router import Router
+from pensieve.server.answers import Answers
 from pensieve.server.body import BodyLimit
 from pensieve.server.cache_log import CacheLog
-from pensieve.server.endpoints import Cache, CountTokens, Hello, Messages, Models, OneModel, OpenApi, Shared
+from pensieve.server.endpoints import Cache, CountTokens, Hello, Models, OneModel, OpenApi, Shared
 from pensieve.server.guards import HostGuard, KeyGuard, OriginGuard
 from pensieve.server.ledger import Ledger
 from pensieve.server.media import Fetches, FetchesNothing, MediaLoader
@@ -22,6 +23,7 @@ from pensieve.server.middleware import ErrorResponses, RequestLog
 from pensieve.server.operations import Health, Metrics, Reset
 from pensieve.server.remote_media import RemoteMedia
 from pensieve.server.terminal_keys import TerminalKeys
+from pensieve.wire.anthropic.requests import decode_request
 
 
 def create_app(
@@ -42,7 +44,7 @@ def create_app(
     shared = Shared(router, settings, ledger, MediaLoader(fetcher), cache_log, version)
     app = Starlette(
         routes=[
-            Route("/v1/messages", Messages(shared), methods=["POST"]),
+            Route("/v1/messages", Answers(shared, decode_request), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
             Route("/v1/models", Models(shared), methods=["GET"]),
             Route("/v1/models/{id:path}", OneModel(shared), methods=["GET"]),

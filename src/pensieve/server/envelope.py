@@ -1,4 +1,7 @@
-"""Responses of JSON, errors among them: body and headers. Knows what each kind of error means to a client's retry."""
+"""Responses of JSON, errors among them: body and headers. Knows what each kind of error means to a client's retry.
+
+Knows no API.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,6 @@ from starlette.types import Send
 
 from pensieve.errors import MethodNotAllowed, Overloaded, PensieveError, Unauthorized
 from pensieve.messages import Json
-from pensieve.wire.anthropic.responses import encode_error
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -22,9 +24,9 @@ async def send_json(send: Send, content: Json, status: int = 200, headers: Heade
     await send({"type": "http.response.body", "body": body})
 
 
-async def send_error(send: Send, error: PensieveError, request_id: str) -> None:
-    """Send an error in its envelope, with its status."""
-    await send_json(send, encode_error(error, request_id), error.status, error_headers(error))
+async def send_error(send: Send, error: PensieveError, content: Json) -> None:
+    """Send an error with its status; `content` is its envelope."""
+    await send_json(send, content, error.status, error_headers(error))
 
 
 def error_headers(error: PensieveError) -> Headers:

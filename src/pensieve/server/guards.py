@@ -17,7 +17,7 @@ from pensieve.errors import Forbidden, Unauthorized
 from pensieve.server.ledger import record_of
 from pensieve.server.terminal_keys import TERMINAL_PREFIX, TerminalKeys, digest
 
-EXPOSED_HEADERS = b"request-id, retry-after, x-should-retry"
+EXPOSED_HEADERS = b"request-id, x-request-id, retry-after, x-should-retry"
 PREFLIGHT_SECONDS = b"600"
 OPEN_PATHS = frozenset({"/health"})
 OPEN_PROBES = frozenset({"/", "/api/hello"})

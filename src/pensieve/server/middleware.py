@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pensieve.errors import BackendFailure, PensieveError
+from pensieve.server.dialect import error_encoder
 from pensieve.server.envelope import send_error
 from pensieve.server.ledger import RECORD, Ledger, RequestRecord, log, record_of
 
@@ -32,7 +33,8 @@ class RequestLog:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record.status = message["status"]
-                own = [(b"request-id", record.id.encode()), *record.response_headers]
+                ids = [(name, record.id.encode()) for name in (b"request-id", b"x-request-id")]
+                own = [*ids, *record.response_headers]
                 message["headers"] = [*message.get("headers", []), *own]
             await send(message)
 
@@ -64,7 +66,7 @@ class ErrorResponses:
             record.error_code = error.code
             # A response that has begun cannot change its status: returning now makes the server cut it off.
             if not record.status:
-                await send_error(send, error, record.id)
+                await send_error(send, error, error_encoder(scope)(error, record.id))
 
 
 def as_error(raised: BaseException, request_id: str) -> PensieveError:

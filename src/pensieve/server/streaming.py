@@ -1,4 +1,7 @@
-"""One answer to one client, as a stream of frames or whole. Decides when a stream opens, pings and ends."""
+"""One answer to one client, as a stream of frames or whole. Decides when a stream opens, pings and ends.
+
+Knows no API.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ from pensieve.generation import Answer, Collector, GenerationEvent
 from pensieve.server.envelope import send_json
 from pensieve.server.feed import Feed
 from pensieve.server.ledger import RequestRecord
-from pensieve.wire.anthropic.responses import EventEncoder
-from pensieve.wire.anthropic.server_tools import ServerTool, encode_as_stream, encode_unavailable
+from pensieve.wire.exchange import Encoder, Settled
 
 OPENING_SECONDS = 0.25
 """A refusal comes within milliseconds and keeps its HTTP status; longer than this, a reader of the stream would start
@@ -24,7 +26,7 @@ STREAM_HEADERS = [
 ]
 
 
-async def send_stream(feed: Feed, encoder: EventEncoder, record: RequestRecord, send: Send) -> None:
+async def send_stream(feed: Feed, encoder: Encoder, record: RequestRecord, send: Send) -> None:
     """Send the answer as frames; an error after the stream has opened is its last frame."""
     frames = _encode(encoder, await feed.take_first(OPENING_SECONDS))
     if feed.is_disconnected:
@@ -40,7 +42,7 @@ async def send_stream(feed: Feed, encoder: EventEncoder, record: RequestRecord, 
     await send({"type": "http.response.body", "body": _ending(feed.error, encoder, record)})
 
 
-async def send_whole(feed: Feed, encoder: EventEncoder, send: Send) -> None:
+async def send_whole(feed: Feed, encoder: Encoder, send: Send) -> None:
     """Send the answer in one piece; raises the error it ended with."""
     collector = Collector()
     while not feed.is_over:
@@ -57,19 +59,16 @@ async def send_whole(feed: Feed, encoder: EventEncoder, send: Send) -> None:
     await send_json(send, encoder.whole(answer))
 
 
-async def send_unavailable(
-    tool: ServerTool, message_id: str, record: RequestRecord, send: Send, *, is_stream: bool
-) -> None:
-    """Send the answer to a request that insists on a tool which cannot run here."""
-    answer = encode_unavailable(tool, message_id=message_id, model=record.model)
+async def send_settled(settled: Settled, send: Send, *, is_stream: bool) -> None:
+    """Send the answer to a request that asks no model."""
     if not is_stream:
-        await send_json(send, answer)
+        await send_json(send, settled.whole)
         return
     await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
-    await send({"type": "http.response.body", "body": encode_as_stream(answer)})
+    await send({"type": "http.response.body", "body": settled.frames})
 
 
-def _encode(encoder: EventEncoder, events: Iterable[GenerationEvent]) -> bytes:
+def _encode(encoder: Encoder, events: Iterable[GenerationEvent]) -> bytes:
     return b"".join([encoder.encode(event) for event in events])
 
 
@@ -78,7 +77,7 @@ async def _write(feed: Feed, send: Send, frames: bytes) -> None:
     feed.written()
 
 
-def _ending(error: PensieveError | None, encoder: EventEncoder, record: RequestRecord) -> bytes:
+def _ending(error: PensieveError | None, encoder: Encoder, record: RequestRecord) -> bytes:
     if error is None:
         return b""
     record.error_code = error.code

@@ -14,7 +14,6 @@ def model(name: str = "m", *capabilities: str) -> dict[str, Any]:
     """A model with these capabilities."""
     return encode_model(
         name,
-        display_name="My Model",
         created_at_seconds=1_700_000_000.9,
         context_tokens=8192,
         max_output_tokens=4096,
@@ -25,7 +24,7 @@ def model(name: str = "m", *capabilities: str) -> dict[str, Any]:
 def test_the_sdk_takes_a_model() -> None:
     """The official SDK's own type accepts it strictly and reads the limits."""
     info = anthropic.types.ModelInfo.model_validate_json(json.dumps(model("m", "thinking")), strict=True)
-    assert (info.id, info.display_name, info.max_input_tokens, info.max_tokens) == ("m", "My Model", 8192, 4096)
+    assert (info.id, info.display_name, info.max_input_tokens, info.max_tokens) == ("m", "m", 8192, 4096)
     assert info.created_at.isoformat() == "2023-11-14T22:13:20+00:00"
     assert info.capabilities is not None
     assert info.capabilities.thinking.types.enabled.supported

@@ -13,10 +13,10 @@ from pensieve.errors import BackendFailure, InvalidRequest
 from pensieve.generation import Answer, FinishReason, Usage
 from pensieve.messages import Json, Message, Part, ThinkingPart
 from pensieve.wire.anthropic.blocks import AssistantBlock, decode_part, encode_part
-from pensieve.wire.anthropic.body import check
 from pensieve.wire.anthropic.foreign import SPOKEN
 from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.signature import MARK, sealed
+from pensieve.wire.body import check
 
 REPETITION = "The server stopped this answer because it went on repeating itself."
 """The API has no word for it: it is told as a refusal, with this explanation."""

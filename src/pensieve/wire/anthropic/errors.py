@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 import msgspec
 
-from pensieve.errors import (
-    BackendFailure,
-    ContextOverflow,
-    Forbidden,
-    InvalidRequest,
-    MethodNotAllowed,
-    ModelNotFound,
-    NotFound,
-    Overloaded,
-    PensieveError,
-    RequestTooLarge,
-    Unauthorized,
-)
+from pensieve.errors import BackendFailure, Forbidden, InvalidRequest, PensieveError
 from pensieve.messages import Json
+from pensieve.wire.sentences import read_invalid, read_not_found, read_overloaded, read_too_large, read_unauthorized
 
 _TYPES = {
     400: "invalid_request_error",
@@ -33,12 +21,6 @@ _TYPES = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
-_OVERFLOW = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
-_PATH_AND_PROBLEM = re.compile(r"([a-z_]+(?:\.[a-z0-9_*]+)*): (.+)", re.DOTALL)
-_MODEL = re.compile(r"model: (\S+)(?: is not here: (?:did you mean (\S+)\? )?.*)?", re.DOTALL)
-_METHOD = re.compile(r"(\S+) is not allowed here: use (.+)", re.DOTALL)
-_RETRY = re.compile(r"(.*); try again in (\d+) s", re.DOTALL)
-_BYTES = re.compile(r"larger than (\d+) bytes")
 
 
 class ErrorBody(msgspec.Struct, frozen=True):
@@ -85,43 +67,12 @@ def decode_error(status: int, body: dict[str, Json] | bytes) -> PensieveError:
     return read(wire.message or f"the server answered {status}")
 
 
-def _read_invalid(message: str) -> PensieveError:
-    if overflow := _OVERFLOW.search(message):
-        return ContextOverflow(prompt_tokens=int(overflow[1]), limit_tokens=int(overflow[2]))
-    if found := _PATH_AND_PROBLEM.fullmatch(message):
-        return InvalidRequest(found[2], path=found[1])
-    return InvalidRequest(message)
-
-
-def _read_unauthorized(message: str) -> PensieveError:
-    del message
-    return Unauthorized()
-
-
-def _read_not_found(message: str) -> PensieveError:
-    if model := _MODEL.fullmatch(message):
-        return ModelNotFound(model[1], nearest=model[2] or "")
-    if method := _METHOD.fullmatch(message):
-        return MethodNotAllowed(method[1], method[2])
-    return NotFound(message.removeprefix("not found: "))
-
-
-def _read_too_large(message: str) -> PensieveError:
-    limit = _BYTES.search(message)
-    return RequestTooLarge(int(limit[1]) if limit else 0)
-
-
-def _read_overloaded(message: str) -> PensieveError:
-    found = _RETRY.fullmatch(message)
-    return Overloaded(found[1], float(found[2])) if found else Overloaded(message)
-
-
 _READERS: dict[str, Callable[[str], PensieveError]] = {
-    "invalid_request_error": _read_invalid,
-    "authentication_error": _read_unauthorized,
+    "invalid_request_error": read_invalid,
+    "authentication_error": read_unauthorized,
     "permission_error": Forbidden,
-    "not_found_error": _read_not_found,
-    "request_too_large": _read_too_large,
-    "overloaded_error": _read_overloaded,
-    "rate_limit_error": _read_overloaded,
+    "not_found_error": read_not_found,
+    "request_too_large": read_too_large,
+    "overloaded_error": read_overloaded,
+    "rate_limit_error": read_overloaded,
 }

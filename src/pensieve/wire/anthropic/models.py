@@ -14,7 +14,6 @@ _CONTEXT_EDITS = ("clear_thinking_20251015", "clear_tool_uses_20250919", "compac
 def encode_model(
     model_id: str,
     *,
-    display_name: str,
     created_at_seconds: float,
     context_tokens: int,
     max_output_tokens: int,
@@ -24,7 +23,7 @@ def encode_model(
     return {
         "type": "model",
         "id": model_id,
-        "display_name": display_name,
+        "display_name": model_id,
         "created_at": datetime.fromtimestamp(int(created_at_seconds), UTC).isoformat().replace("+00:00", "Z"),
         "lifecycle": "active",
         "deprecated_at": None,

@@ -7,7 +7,7 @@ Knows no server and no backend; what the values cannot say is refused with the p
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -25,10 +25,10 @@ from pensieve.wire.anthropic.blocks import (
     decode_parts,
     encode_part,
 )
-from pensieve.wire.anthropic.body import MAX_UNKNOWN_FIELDS, check, parse_object, unknown_fields
+from pensieve.wire.anthropic.encoder import EventEncoder
 from pensieve.wire.anthropic.foreign import settle
 from pensieve.wire.anthropic.manner import PLAIN, Manner
-from pensieve.wire.anthropic.server_tools import ServerTool
+from pensieve.wire.anthropic.server_tools import ServerTool, encode_as_stream, encode_unavailable
 from pensieve.wire.anthropic.signature import Unsealer
 from pensieve.wire.anthropic.tools import (
     DecodedTools,
@@ -39,6 +39,8 @@ from pensieve.wire.anthropic.tools import (
     encode_tool,
     encode_tool_choice,
 )
+from pensieve.wire.body import MAX_UNKNOWN_FIELDS, check, parse_object, unknown_fields
+from pensieve.wire.exchange import Label, Settled
 
 StopString = Annotated[str, Meta(min_length=1, max_length=1_000)]
 """Every stop string is looked for in every piece of text, so that their number and length are bounded."""
@@ -159,6 +161,26 @@ class DecodedRequest(msgspec.Struct, frozen=True):
     """For each message of the request, its index among those sent; -1 for the top-level system text."""
     forced: ServerTool | None = None
     """A tool that the request insists on and that cannot run here: no model is asked."""
+
+    id_prefix: ClassVar[str] = "msg_"
+
+    def settled(self, label: Label) -> Settled | None:
+        """See `Exchange`."""
+        if self.forced is None:
+            return None
+        answer = encode_unavailable(self.forced, message_id=label.answer_id, model=label.model)
+        return Settled(answer, encode_as_stream(answer))
+
+    def encoder(self, label: Label) -> EventEncoder:
+        """See `Exchange`."""
+        previous = self.manner.previous_message_id
+        return EventEncoder(
+            label.answer_id,
+            label.model,
+            request_id=label.request_id,
+            manner=self.manner,
+            diagnose=lambda _started: label.diagnose(previous),
+        )
 
     def sent_path(self, path: str) -> str:
         """Where the client sent what stands at `path` in the request (`messages.1.content.0`)."""

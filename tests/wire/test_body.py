@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pensieve.errors import InvalidRequest
-from pensieve.wire.anthropic.body import MAX_DEPTH, parse_object
+from pensieve.wire.body import MAX_DEPTH, parse_object
 
 
 def nested(depth: int) -> bytes:

@@ -1,0 +1,1 @@
+"""OpenAI's APIs: requests, answers, events and errors to our values and back."""
