@@ -1,6 +1,8 @@
 """How long one reading of memory takes: the kernel's files kept open, against opening them each time.
 
-Run with `python benchmarks/memory_reading_benchmark.py`. Prints medians and 99th percentiles, in microseconds.
+Run with `python benchmarks/memory_reading_benchmark.py`. Prints medians and 99th percentiles, in microseconds, and beside
+them what this machine does to work that cannot be made cheaper: an empty loop that takes as long as a reading, and the
+kernel's part alone. Where those have large percentiles, the machine is busy, and the reading's say nothing.
 """
 
 from __future__ import annotations
@@ -44,17 +46,35 @@ def naive() -> dict[str, str]:
         return dict(line.split(":", 1) for line in file)
 
 
+def spinning(microseconds: float) -> Callable[[], object]:
+    """Counts, in about as many microseconds as a reading takes, and asks nobody anything."""
+    num_rounds, took = 100, 0.0
+    while took < microseconds:
+        num_rounds += max(1, num_rounds // 20)
+        took = statistics.median(timed(lambda: sum(range(num_rounds)), 200))
+    return lambda: sum(range(num_rounds))
+
+
 def main() -> None:
     """Print a row for each way to read."""
-    ways: dict[str, Callable[[], object]] = {"files kept open": MemoryReader().read, "files opened each time": anew}
+    reader = MemoryReader()
+    kernel = os.open("/proc/meminfo", os.O_RDONLY)
+    ways: dict[str, Callable[[], object]] = {
+        "files kept open": reader.read,
+        "noise: an empty loop as long": spinning(statistics.median(timed(reader.read))),
+        "noise: pread of meminfo alone": lambda: os.pread(kernel, 8192, 0),
+        "files opened each time": anew,
+    }
     ways["one process"] = lambda: read_process(os.getpid())
     ways["meminfo split into a dictionary"] = naive
     if cards := read_devices():
         ways[f"{len(cards)} NVIDIA cards"] = read_devices
+    print(f"load of the machine: {os.getloadavg()[0]:.1f}, on {os.cpu_count()} processors")
     print(f"{'reading':<32} {'median':>9} {'p99':>9}  microseconds, of {NUM_READINGS}")
     for name, read in ways.items():
         times = timed(read)
         print(f"{name:<32} {statistics.median(times):9.1f} {statistics.quantiles(times, n=100)[98]:9.1f}")
+    os.close(kernel)
     reading = read_memory()
     print(f"it said: {reading.available_gb} GB, {level_of(reading)}")
 

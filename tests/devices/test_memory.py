@@ -118,6 +118,31 @@ def test_a_reader_follows_what_changes(machine: Machine) -> None:
     assert machine.opened[0].read().available_bytes == 3_999_999_995
 
 
+def test_what_changes_slowly_is_read_once_a_second(machine: Machine) -> None:
+    """A limit that binds is followed at once; one that is set where there was none is felt a second later."""
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.limit("sys/fs/cgroup", V2, "max", usage=1_000_000_000, files=0)
+    now = [100.0]
+    reader = MemoryReader(machine.root, lambda: now[0])
+    machine.opened.append(reader)
+    told = []
+    for seconds, limit in ((100.0, "max"), (100.9, "4000000000"), (101.0, "4000000000"), (101.1, "3000000000")):
+        now[0] = seconds
+        machine.write("sys/fs/cgroup/memory.max", limit)
+        told.append(reader.read().available_bytes)
+    assert told == [7939453 * 1024, 7939453 * 1024, 3_000_000_000, 2_000_000_000]
+
+
+def test_pages_of_files_are_counted_only_where_they_matter(machine: Machine) -> None:
+    """With more left than the machine has, the long file is not read; with less, it is."""
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.limit("sys/fs/cgroup", V2, "12000000000", usage=3_000_000_000, files=0)
+    (machine.root / "sys/fs/cgroup/memory.stat").write_text("active_file 500000000\n")
+    assert machine.read().available_bytes == 7939453 * 1024
+    machine.write("sys/fs/cgroup/memory.current", "11000000000\n")
+    assert machine.opened[0].read().available_bytes == 1_500_000_000
+
+
 def test_use_above_the_limit_leaves_nothing(machine: Machine) -> None:
     """Never less than nothing."""
     machine.write("proc/self/cgroup", "0::/\n")

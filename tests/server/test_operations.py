@@ -52,7 +52,7 @@ async def test_critical_memory_is_a_refusal_that_clients_repeat(tmp_path: Path) 
         assert (refused.headers["x-should-retry"], refused.headers["retry-after"]) == ("true", "5")
         told = await health(live)
         assert (told["status"], told["refused_for_memory"]) == ("degraded", 1)
-        assert told["memory"] == {"status": "Critical", "available_gb": "0.90", "accepting_requests": False}
+        assert told["memory"] == {"status": "Critical", "available_gb": 0.9, "accepting_requests": False}
         weather.available_gb = 32.0
         assert (await live.ask()).status_code == 200
         assert (await health(live))["status"] == "healthy"
@@ -65,6 +65,7 @@ async def test_health_tells_of_the_worker_and_of_what_happened_last(tmp_path: Pa
         told = await health(live)
         assert told["worker"]["loads"] == 1
         assert told["worker"]["memory_gb"] > 0.01
+        assert told["worker"]["cache_gb"] == 0.0
         assert told["last_event"]["what"] == "memory: Unknown -> Warning, 1.50 GB left"
         assert not re.search("secret|/", str(told))
 

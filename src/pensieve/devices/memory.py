@@ -8,7 +8,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -17,8 +18,12 @@ from pensieve.devices import darwin
 
 GIGABYTE = 10**9
 ROOT = Path("/")
-_MEMINFO = (b"\nMemAvailable:", b"\nMemTotal:", b"\nSwapTotal:", b"\nSwapFree:")
-_STAT_BYTES = 16_384
+SLOW_SECONDS = 1.0
+"""How long what changes slowly is believed: a limit that is set where there was none is felt that much later."""
+
+_AVAILABLE = b"\nMemAvailable:"
+_SLOW = (b"\nMemTotal:", b"\nSwapTotal:", b"\nSwapFree:")
+_STAT_BYTES = 8_192
 """More than the longest file that is read here."""
 
 
@@ -51,25 +56,38 @@ UNKNOWN = MemoryReading(None)
 class MemoryReader:
     """Reads the same few files again and again; they stay open, so that a reading takes microseconds.
 
-    May be read from any thread. A process that is moved to another cgroup needs a new reader.
+    What changes slowly, or does not limit anybody, is looked at once a second; the rest each time. May be read from any
+    thread. A process that is moved to another cgroup needs a new reader.
     """
 
-    def __init__(self, root: Path = ROOT) -> None:
+    def __init__(self, root: Path = ROOT, clock: Callable[[], float] = time.monotonic) -> None:
         """Open what there is under `root`: `proc/meminfo`, and the memory files of this process's cgroups."""
+        self._clock = clock
         self._meminfo = _KeptFile.open(root / "proc/meminfo")
         self._cgroups = tuple(_open_cgroups(root))
         own = self._cgroups[0].folder if self._cgroups else ""
         stalls = _KeptFile.open(Path(own) / "memory.pressure") if own else None
         self._stalls = stalls or _KeptFile.open(root / "proc/pressure/memory")
+        self._surroundings: _Surroundings | None = None
 
     def read(self) -> MemoryReading:
-        """The memory now; takes some tens of microseconds and waits for nothing."""
-        reading = machine = self._machine()
-        for cgroup in self._cgroups:
-            found = cgroup.left(machine.total_bytes or sys.maxsize)
-            if found is not None:
-                reading = _narrowed(reading, *found, cgroup.folder)
-        return reading
+        """The memory now; takes a few tens of microseconds at most and waits for nothing."""
+        now = self._clock()
+        lines = b"" if self._meminfo is None else self._meminfo.read()
+        around = self._surroundings
+        if around is None or now >= around.until_seconds:
+            around = self._surroundings = self._look_around(lines, now)
+        available, total, limited_by = _kibibytes(_after(lines, _AVAILABLE)), around.total_bytes, ""
+        for cgroup in around.cgroups:
+            limit = cgroup.limit_bytes(around.total_bytes)
+            left = None if limit is None else cgroup.left_bytes(limit, available)
+            if left is None or limit is None:
+                continue
+            total = limit if total is None else min(limit, total)
+            if available is None or left < available:
+                available, limited_by = left, cgroup.folder
+        swap = around.swap_used_bytes, around.swap_total_bytes
+        return MemoryReading(available, total, limited_by, *swap, around.stalled_percent)
 
     def close(self) -> None:
         """Close the files; the reader cannot be used afterwards."""
@@ -77,13 +95,16 @@ class MemoryReader:
             if kept is not None:
                 os.close(kept.descriptor)
 
-    def _machine(self) -> MemoryReading:
-        if self._meminfo is None:
-            return UNKNOWN
-        lines = b"\n" + self._meminfo.read()
-        available, total, swap, free_swap = (_kibibytes(_after(lines, name)) for name in _MEMINFO)
-        used_swap = None if swap is None or free_swap is None else swap - free_swap
-        return MemoryReading(available, total, "", used_swap, swap, self._stalled_percent())
+    def _look_around(self, lines: bytes, now_seconds: float) -> _Surroundings:
+        total, swap, free_swap = (_kibibytes(_after(b"\n" + lines, name)) for name in _SLOW)
+        return _Surroundings(
+            now_seconds + SLOW_SECONDS,
+            total,
+            None if swap is None or free_swap is None else swap - free_swap,
+            swap,
+            self._stalled_percent(),
+            tuple(cgroup for cgroup in self._cgroups if cgroup.limit_bytes(total) is not None),
+        )
 
     def _stalled_percent(self) -> float | None:
         """None where the kernel counts no stalls, or writes them in another way."""
@@ -92,6 +113,18 @@ class MemoryReader:
             return float(full.partition(b" ")[0]) if full else None
         except ValueError:
             return None
+
+
+class _Surroundings(msgspec.Struct, frozen=True):
+    """What a reading needs and what changes slowly: the kernel itself makes new averages of stalls every two seconds."""
+
+    until_seconds: float
+    total_bytes: int | None
+    swap_used_bytes: int | None
+    swap_total_bytes: int | None
+    stalled_percent: float | None
+    cgroups: tuple[_Cgroup, ...]
+    """Those whose limit is tighter than the machine."""
 
 
 def read_memory() -> MemoryReading:
@@ -150,30 +183,27 @@ class _Cgroup(msgspec.Struct, frozen=True):
     usage: _KeptFile
     stat: _KeptFile
     reclaimable: tuple[bytes, bytes]
-    """Names of the file pages in `stat`: a mapped model counts as used, yet goes when memory is short."""
+    """How lines of file pages begin in `stat`: a mapped model counts as used, yet goes when memory is short."""
 
     @property
     def files(self) -> tuple[_KeptFile, ...]:
         return self.limit, self.usage, self.stat
 
-    def left(self, machine_bytes: int) -> tuple[int, int] | None:
-        """Bytes left within the limit, and the limit; None where it is no tighter than the machine itself."""
+    def limit_bytes(self, machine_bytes: int | None) -> int | None:
+        """The limit; None where there is none tighter than the machine itself."""
         limit = _number(self.limit.read())
-        if limit is None or limit >= machine_bytes:
-            return None
+        return limit if limit is not None and limit < (machine_bytes or sys.maxsize) else None
+
+    def left_bytes(self, limit: int, available_bytes: int | None) -> int | None:
+        """What is left within the limit, or less where that is more than is available anyway; None if nobody says."""
         usage = _number(self.usage.read())
         if usage is None:
             return None
+        if available_bytes is not None and limit - usage >= available_bytes:
+            return limit - usage  # the file of counts is by far the longest: it is not asked for more of the same
         counts = b"\n" + self.stat.read()
-        reclaimable = sum(_number(_after(counts, b"\n" + name + b" ")) or 0 for name in self.reclaimable)
-        return max(0, limit - max(0, usage - reclaimable)), limit
-
-
-def _narrowed(reading: MemoryReading, left: int, limit: int, folder: str) -> MemoryReading:
-    total = limit if reading.total_bytes is None else min(limit, reading.total_bytes)
-    if reading.available_bytes is not None and reading.available_bytes <= left:
-        return msgspec.structs.replace(reading, total_bytes=total)
-    return msgspec.structs.replace(reading, available_bytes=left, total_bytes=total, limited_by=folder)
+        reclaimable = sum(_number(_after(counts, name)) or 0 for name in self.reclaimable)
+        return max(0, limit - max(0, usage - reclaimable))
 
 
 def _open_cgroups(root: Path) -> Iterator[_Cgroup]:
@@ -182,12 +212,12 @@ def _open_cgroups(root: Path) -> Iterator[_Cgroup]:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
         if controllers == "":
-            names = ("memory.max", "memory.current"), (b"inactive_file", b"active_file")
+            names = ("memory.max", "memory.current"), (b"\ninactive_file ", b"\nactive_file ")
             yield from _chain(root / "sys/fs/cgroup", path, *names)
         elif "memory" in controllers.split(","):
             names = (
                 ("memory.limit_in_bytes", "memory.usage_in_bytes"),
-                (b"total_inactive_file", b"total_active_file"),
+                (b"\ntotal_inactive_file ", b"\ntotal_active_file "),
             )
             yield from _chain(root / "sys/fs/cgroup/memory", path, *names)
 

@@ -38,7 +38,7 @@ class Health(Endpoint):
             "status": _status(self.router.state, is_accepting=memory.is_accepting, is_stopping=is_stopping),
             "memory": {
                 "status": memory.level,
-                "available_gb": memory.reading.available_gb,
+                "available_gb": _gigabytes(memory.reading.available_bytes),
                 "accepting_requests": is_accepting,
             },
             "version": self.version,
@@ -109,17 +109,22 @@ def _supervision(supervised: Supervised) -> dict[str, Json]:
     """Figures of the worker, and what happened last."""
     worker, memory = supervised.status, supervised.memory
     event = worker.last_event
-    lowest = memory.lowest_available_bytes
     return {
         "worker": {
             "memory_gb": None if worker.memory is None else round(worker.memory.resident_bytes / 1e9, 3),
+            "cache_gb": round(worker.cached.num_bytes / 1e9, 3),
             "loads": worker.num_loads,
             "crashes": worker.num_crashes,
             "hangs": worker.num_hangs,
             "unloads": worker.num_unloads,
             "outgrown": worker.num_outgrown,
         },
-        "lowest_available_gb": None if lowest is None else round(lowest / 1e9, 2),
+        "lowest_available_gb": _gigabytes(memory.lowest_available_bytes),
         "refused_for_memory": memory.num_refused,
         "last_event": event and {"what": event.what, "seconds_ago": int(time.monotonic() - event.at_seconds)},
     }
+
+
+def _gigabytes(num_bytes: int | None) -> float | None:
+    """With two decimals; None where nobody knows."""
+    return None if num_bytes is None else round(num_bytes / 1e9, 2)
