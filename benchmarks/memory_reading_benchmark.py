@@ -1,8 +1,8 @@
 """How long one reading of memory takes: the kernel's files kept open, against opening them each time.
 
-Run with `python benchmarks/memory_reading_benchmark.py`. Prints medians and 99th percentiles, in microseconds, and beside
-them what this machine does to work that cannot be made cheaper: an empty loop that takes as long as a reading, and the
-kernel's part alone. Where those have large percentiles, the machine is busy, and the reading's say nothing.
+Run with `python benchmarks/memory_reading_benchmark.py`. Prints medians and 99th percentiles, in microseconds, and
+beside them what this machine does to work that cannot be made cheaper: an empty loop that takes as long as a reading,
+and the kernel's part alone. Where those have large percentiles, the machine is busy, and the reading's say nothing.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ def naive() -> dict[str, str]:
 
 def spinning(microseconds: float) -> Callable[[], object]:
     """Counts, in about as many microseconds as a reading takes, and asks nobody anything."""
-    num_rounds, took = 100, 0.0
-    while took < microseconds:
-        num_rounds += max(1, num_rounds // 20)
-        took = statistics.median(timed(lambda: sum(range(num_rounds)), 200))
-    return lambda: sum(range(num_rounds))
+    num_rounds = 10_000
+    took = statistics.median(timed(lambda: sum(range(num_rounds)), 200))
+    wanted = round(num_rounds * microseconds / took)
+    return lambda: sum(range(wanted))
 
 
 def main() -> None:

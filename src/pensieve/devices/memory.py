@@ -116,7 +116,7 @@ class MemoryReader:
 
 
 class _Surroundings(msgspec.Struct, frozen=True):
-    """What a reading needs and what changes slowly: the kernel itself makes new averages of stalls every two seconds."""
+    """What a reading needs and what changes slowly: the kernel averages stalls every two seconds."""
 
     until_seconds: float
     total_bytes: int | None
@@ -139,6 +139,14 @@ def read_memory() -> MemoryReading:
             pressure_level=darwin.pressure_level(),
         )
     return _own_reader().read()
+
+
+def narrowed(reading: MemoryReading, left_bytes: int, limit_bytes: int, by: str) -> MemoryReading:
+    """The reading within one more limit, of which so much is left."""
+    total = limit_bytes if reading.total_bytes is None else min(limit_bytes, reading.total_bytes)
+    if reading.available_bytes is not None and reading.available_bytes <= left_bytes:
+        return msgspec.structs.replace(reading, total_bytes=total)
+    return msgspec.structs.replace(reading, available_bytes=left_bytes, total_bytes=total, limited_by=by)
 
 
 def read_kernel_file(path: Path) -> bytes:

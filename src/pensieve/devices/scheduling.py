@@ -7,6 +7,7 @@ Linux. A process that asks for short slices is let in at once (Linux 6.12 and ne
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import struct
 import sys
@@ -26,6 +27,7 @@ def prefer_short_slices() -> bool:
     number = _SCHED_SETATTR.get(platform.machine())
     if sys.platform != "linux" or number is None:
         return False
-    attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, 0, 0, 0, 0, SLICE_NANOSECONDS, 0, 0)
+    nice = os.getpriority(os.PRIO_PROCESS, 0)  # 0 would undo what `nice` was asked for
+    attributes = _ATTRIBUTES.pack(_ATTRIBUTES.size, 0, 0, nice, 0, SLICE_NANOSECONDS, 0, 0)
     own_thread, no_flags = 0, 0
     return int(ctypes.CDLL(None).syscall(number, own_thread, attributes, no_flags)) == 0

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from pensieve.config.settings import MemorySettings
 from pensieve.devices.levels import LEVELS, MEASURES, Level, Measures, Thresholds, Watch, thresholds
-from pensieve.devices.memory import GIGABYTE, UNKNOWN, MemoryReading, read_memory
+from pensieve.devices.memory import GIGABYTE, UNKNOWN, MemoryReading
+from pensieve.devices.processes import read_spare_memory
 from pensieve.errors import MemoryShort
 from pensieve.inference.supervision import Event, MemoryStatus
 
@@ -28,7 +29,7 @@ class MemoryGuard:
     def __init__(
         self,
         settings: MemorySettings,
-        read: Callable[[], MemoryReading] = read_memory,
+        read: Callable[[], MemoryReading] = read_spare_memory,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.reading = UNKNOWN

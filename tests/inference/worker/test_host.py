@@ -184,8 +184,13 @@ async def test_closing_ends_the_process(tmp_path: Path) -> None:
         await collect(backend.generate(request("hi")))
 
 
-def test_the_servers_own_event_loop_will_do(tmp_path: Path) -> None:
-    """The server runs on uvloop, whose transports and processes are its own."""
+@pytest.mark.parametrize("waiting", ["", "passive"])
+def test_the_servers_own_event_loop_will_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, waiting: str) -> None:
+    """The server runs on uvloop, whose transports and processes are its own; whatever the user's environment says."""
+    if waiting:
+        monkeypatch.setenv("OMP_WAIT_POLICY", waiting)
+    else:
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
 
     async def answer() -> str:
         backend = WorkerBackend(spec_of(tmp_path), Settings())

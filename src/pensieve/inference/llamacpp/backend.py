@@ -13,6 +13,7 @@ from contextlib import aclosing
 from pathlib import Path
 
 from pensieve.config.settings import Settings
+from pensieve.devices.processes import read_own_memory
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
@@ -294,7 +295,7 @@ def _refuse_unsupported(request: GenerationRequest) -> None:
 
 def _sizes(spec: ModelSpec, settings: Settings) -> sizing.Sizes:
     """Sizes for this machine as it is now."""
-    guard = MemoryGuard(settings.memory)
+    guard = MemoryGuard(settings.memory, read_own_memory)
     guard.look()
     spare_bytes = spare(spec, settings, guard.spare_bytes(is_safe=False))
     return sizing.choose(spec, settings, available_bytes=guard.reading.available_bytes or 0, spare_bytes=spare_bytes)

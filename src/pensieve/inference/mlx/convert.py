@@ -20,7 +20,7 @@ import mlx.core as mx
 import msgspec
 
 from pensieve.config.settings import Settings
-from pensieve.devices.memory import read_memory
+from pensieve.devices.processes import read_own_memory
 from pensieve.errors import LoadFailed, PensieveError
 from pensieve.inference import conversion
 from pensieve.inference.conversion import Failed, Finished, Job, Progressed, Report, Warned
@@ -94,7 +94,7 @@ class Conversion:
     def _measure_source(self, wanted: Wanted) -> tuple[float | None, str]:
         """The source's perplexity, or why it was not measured."""
         source = self._opened()
-        room_bytes = read_memory().available_bytes
+        room_bytes = read_own_memory().available_bytes
         if room_bytes is not None and source.num_bytes > room_bytes:
             return None, f"its {in_words(source.num_bytes)} do not fit into the {in_words(room_bytes)} that are free"
         if isinstance(source, FolderModel):

@@ -13,7 +13,7 @@ import mlx.core as mx
 import msgspec
 
 from pensieve.devices import cuda, darwin
-from pensieve.devices.memory import read_memory
+from pensieve.devices.processes import read_own_memory
 from pensieve.devices.profile import DeviceKind, MlxDevice
 
 MIB = 2**20
@@ -102,7 +102,7 @@ def read_live(device: MlxDevice) -> Live:
         pooled_bytes=int(mx.get_cache_memory()),
         working_set_bytes=device.working_set_bytes,
         device_free_bytes=_card_free_bytes(device) if device.kind == "cuda" else None,
-        host_available_bytes=read_memory().available_bytes,
+        host_available_bytes=read_own_memory().available_bytes,
     )
 
 

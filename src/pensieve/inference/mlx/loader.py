@@ -14,7 +14,7 @@ from typing import Any, Final
 import mlx.core as mx
 
 from pensieve.config.settings import Settings
-from pensieve.devices.memory import read_memory
+from pensieve.devices.processes import read_own_memory
 from pensieve.errors import InvalidRequest, LoadFailed
 from pensieve.inference.mlx import architectures
 from pensieve.inference.mlx.configuration import eos_ids, read_config, vocabulary_size
@@ -75,7 +75,7 @@ def _load(folder: Path, settings: Settings, room_bytes: int | None) -> LoadedMod
     quantization = settings.mlx.quantization
     _prepare(model, folder.name, quantization)
     if mx.default_device() == mx.Device(mx.cpu):
-        _fit(model, folder.name, read_memory().available_bytes if room_bytes is None else room_bytes)
+        _fit(model, folder.name, read_own_memory().available_bytes if room_bytes is None else room_bytes)
     weight_bytes = architectures.evaluate(model, folder.name)
     num_columns = check_answers(model, tokenizer, folder.name)
     tokenizer.limit(num_columns)

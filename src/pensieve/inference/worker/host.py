@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import MemoryReading, read_memory
-from pensieve.devices.processes import read_process
+from pensieve.devices.processes import read_process, within_limits
 from pensieve.errors import BackendFailure, CrashingRequest, LoadFailed, MemoryShort, WorkerCrashed, WorkerFailed
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import CacheFigures, Limits
@@ -56,7 +56,8 @@ class WorkerBackend:
         self._state_folder = state_folder
         self._spec = spec
         self._settings = settings
-        self._guard = MemoryGuard(settings.memory, read)
+        self._read = read
+        self._guard = MemoryGuard(settings.memory, self._read_memory)
         self._restarts = Restarts()
         self._reloads = Reloads(settings.memory.reloads)
         self._suspects = Suspects()
@@ -151,6 +152,11 @@ class WorkerBackend:
         for worker in (self._worker, self._leaving):
             if worker is not None:
                 await worker.stop()
+
+    def _read_memory(self) -> MemoryReading:
+        """The machine's, within what the worker may take; where there is none, within what the next one may."""
+        worker = self._worker
+        return within_limits(self._read(), worker.pid if worker is not None and worker.is_alive else 0)
 
     # Starting.
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 from typing import cast
 
@@ -88,9 +88,14 @@ async def _spawn(connection: socket.socket) -> asyncio.subprocess.Process:
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env=os.environ if "OMP_WAIT_POLICY" in os.environ else SPINS | os.environ,
+        env=_environment(os.environ),
         start_new_session=True,  # Ctrl-C in the terminal is for the parent alone
     )
+
+
+def _environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """A worker's: ours, with our own way of waiting unless the user chose one. uvloop takes dictionaries only."""
+    return dict(ours) if "OMP_WAIT_POLICY" in ours else SPINS | dict(ours)
 
 
 class WorkerProcess:
