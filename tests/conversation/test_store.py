@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.conversation.store import ConversationStore
-from pensieve.errors import ConversationNotFound
+from pensieve.errors import ConversationNotFound, InvalidRequest
 from pensieve.generation import Finished, TextDelta, ThinkingDelta, Timings, Usage
 from pensieve.messages import DocumentPart, ImagePart, Message, TextPart, ThinkingPart, say
 
@@ -172,3 +172,9 @@ def test_pieces_that_nobody_goes_on_with_become_a_turn(tmp_path: Path) -> None:
     with ConversationStore(path, lambda: moment + timedelta(hours=1)) as store:
         assert [hit.turn for hit in store.search("halfway")] == [turn.id]
         assert store.open(1) == kept
+
+
+def test_a_number_beyond_all_bounds_is_told(store: ConversationStore) -> None:
+    """It comes from what somebody typed."""
+    with pytest.raises(InvalidRequest, match="larger"):
+        store.open(10**30)

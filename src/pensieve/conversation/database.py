@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from pensieve.conversation.migrations import APPLICATION_ID, MIGRATIONS
-from pensieve.errors import DiskFull, HistoryUnusable
+from pensieve.errors import DiskFull, HistoryUnusable, InvalidRequest
 
 BUSY_SECONDS = 10.0
 """How long to wait for another program that writes."""
@@ -86,6 +86,8 @@ class Database:
             yield
         except OSError as error:
             raise self._unusable(f"cannot be used ({error.strerror})", "make it readable and writable") from error
+        except OverflowError as error:
+            raise InvalidRequest("a number is larger than the file of conversations can hold") from error
         except sqlite3.Error as error:
             raise self._converted(error) from error
 

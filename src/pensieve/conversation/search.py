@@ -49,7 +49,7 @@ def query_of(typed: str) -> str:
     if not words:
         return ""
     last = words[-1]
-    is_beginning = len(last) >= MIN_PREFIX_CHARACTERS and last[-1].isalnum() and not typed.rstrip().endswith('"')
+    is_beginning = len(last) >= MIN_PREFIX_CHARACTERS and last.isalnum() and not typed.rstrip().endswith('"')
     return " ".join(map(_phrase, words)) + (" *" if is_beginning else "")
 
 
