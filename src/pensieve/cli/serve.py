@@ -79,6 +79,7 @@ def _scripted_router(name: str) -> Router:
 
 
 def _model_router(settings: Settings, folders: Folders, quantization: str | None) -> Router:
-    spec = Registry(folders.models).find(settings.model.name)
+    registry = Registry(folders.models)
+    spec = registry.find(settings.model.name)
     check_quantization(quantization, Place(spec.name, spec=spec))
-    return Router(spec, lambda spec: WorkerBackend(spec, settings, folders.state))
+    return Router(spec, lambda spec: WorkerBackend(spec, settings, folders.state), registry, settings)

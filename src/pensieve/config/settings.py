@@ -70,6 +70,14 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A catalog name, the name of a model on disk, or a path of a GGUF file or of a folder of safetensors."""
     context_tokens: Annotated[int, Meta(ge=256, le=2**24)] | None = None
     """None: what the model was trained for, at most 32,768."""
+    swap: Literal["on", "off"] = "on"
+    """Whether a request that names another model on this machine gets it; made-up names never change anything."""
+    resident: Annotated[int, Meta(ge=1, le=16)] = 1
+    """Models that may stay in memory together, as far as they fit; the one used longest ago goes first."""
+    idle_seconds: Annotated[float, Meta(ge=0.0, le=31_536_000.0)] = 0.0
+    """A model that nobody asked for so long leaves memory; 0: never."""
+    drain_seconds: Seconds = 60.0
+    """How long a model that must go may go on answering."""
 
 
 class GenerationSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
+from pensieve.errors import PensieveError
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.models.spec import Capability
 
@@ -58,6 +59,19 @@ class Relievable(Protocol):
 
     def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
         """Let caches fill only that part of their budget, at once, and take small steps; 1.0 and False undo it."""
+        ...
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A backend that may take another's place: loaded before it is asked, and told to make an end."""
+
+    async def load(self) -> None:
+        """Load the model now, if it is not loaded; raises what a request would."""
+        ...
+
+    def end_requests(self, error: PensieveError) -> None:
+        """End all that it answers with that error; what is asked later it answers."""
         ...
 
 

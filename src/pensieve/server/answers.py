@@ -41,7 +41,7 @@ class Answers(Endpoint):
         exchange = await decoded(
             body, lambda: self._decode(body, request_id=record.id, affinity_key=session), self.ledger
         )
-        record.model = self.router.resolve(exchange.request.model).name
+        record.model = (await self.router.choose(exchange.request.model)).name
         label = Label(f"{exchange.id_prefix}{uuid.uuid4().hex[:24]}", record.model, record.id, int(time.time()))
         settled = exchange.settled(label)
         if settled is not None:

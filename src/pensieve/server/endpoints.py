@@ -76,7 +76,7 @@ class CountTokens(Endpoint):
         record = record_of(scope)
         body = await Request(scope, receive).body()
         exchange = await decoded(body, lambda: decode_count_request(body, request_id=record.id), self.ledger)
-        record.model = self.router.resolve(exchange.request.model).name
+        record.model = (await self.router.choose(exchange.request.model)).name
         with as_sent(exchange):
             num_tokens = await self.router.count_tokens(await self.loaded(exchange.request))
         await send_json(send, {"input_tokens": num_tokens})
@@ -98,6 +98,7 @@ class Models(Endpoint):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """List the models that answer; one page holds them all, so that paging parameters change nothing."""
         del receive
+        await self.router.refresh()
         models = [await _model(self.router, spec, scope) for spec in self.router.specs]
         await send_json(send, openai.encode_models(models) if is_openai(scope) else anthropic.encode_models(models))
 
@@ -109,10 +110,11 @@ class OneModel(Endpoint):
         """Describe the model that answers for a name; agents ask for their built-in names too."""
         del receive
         name = scope["path_params"]["id"]
+        spec = await self.router.choose(name)
         known = [spec.name for spec in self.router.specs]
         if name not in known and not name.startswith(BUILT_IN_NAMES):
             raise ModelNotFound(name[:200], nearest=known[0])
-        await send_json(send, await _model(self.router, self.router.resolve(name), scope))
+        await send_json(send, await _model(self.router, spec, scope))
 
 
 class Hello(Endpoint):
@@ -166,4 +168,5 @@ async def _model(router: Router, spec: ModelSpec, scope: Scope) -> dict[str, Jso
         context_tokens=limits.context_tokens,
         max_output_tokens=limits.max_output_tokens,
         capabilities=limits.capabilities,
+        is_resident=router.is_resident(spec.name),
     )

@@ -16,7 +16,15 @@ from pathlib import Path
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import MemoryReading, read_memory
 from pensieve.devices.processes import read_process, within_limits
-from pensieve.errors import BackendFailure, CrashingRequest, LoadFailed, MemoryShort, WorkerCrashed, WorkerFailed
+from pensieve.errors import (
+    BackendFailure,
+    CrashingRequest,
+    LoadFailed,
+    MemoryShort,
+    PensieveError,
+    WorkerCrashed,
+    WorkerFailed,
+)
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import CacheFigures, Limits
 from pensieve.inference.context import context_tokens
@@ -134,6 +142,15 @@ class WorkerBackend:
             return self._worker.limits
         context = context_tokens(self._spec, self._settings.model)
         return Limits(self._spec.name, context, context, is_planned=True)
+
+    async def load(self) -> None:
+        """See `Replaceable.load`."""
+        await self._ready()
+
+    def end_requests(self, error: PensieveError) -> None:
+        """See `Replaceable.end_requests`."""
+        if self._worker is not None:
+            self._worker.end_streams(error)
 
     def reset(self) -> None:
         """Forget crashes and suspicions: whoever says so has removed their cause."""

@@ -18,6 +18,7 @@ def encode_model(
     context_tokens: int,
     max_output_tokens: int,
     capabilities: Collection[str] = (),
+    is_resident: bool = False,
 ) -> dict[str, Json]:
     """One model; `created_at_seconds` counts from 1970 (0: not known), capabilities are `ModelSpec`'s words."""
     return {
@@ -32,6 +33,8 @@ def encode_model(
         "max_input_tokens": context_tokens,
         "max_tokens": max_output_tokens,
         "capabilities": _encode_capabilities(capabilities),
+        # Our own: whether it is in memory now.
+        "resident": is_resident,
     }
 
 

@@ -14,10 +14,12 @@ def encode_model(
     context_tokens: int,
     max_output_tokens: int,
     capabilities: Collection[str] = (),
+    is_resident: bool = False,
 ) -> dict[str, Json]:
     """One model; `created_at_seconds` counts from 1970 (0: not known), capabilities are `ModelSpec`'s words.
 
-    The API has no field for the context's size: clients of other local servers look for these two.
+    The API has no field for the context's size: clients of other local servers look for these two. `resident`, whether
+    the model is in memory now, is our own.
     """
     return {
         "id": model_id,
@@ -28,6 +30,7 @@ def encode_model(
         "context_length": context_tokens,
         "max_output_tokens": max_output_tokens,
         "capabilities": sorted(capabilities),
+        "resident": is_resident,
     }
 
 
