@@ -19,7 +19,7 @@ FUNCTION_LINES = 60
 FILE_LINES = 400
 
 BROAD_EXCEPT_PLACES = {
-    "src/pensieve/cli/chat/repl.py:Repl._ask": "chat top: one failed answer does not end the chat",
+    "src/pensieve/cli/chat/repl.py:Repl._attempt": "chat top: one failed answer does not end the chat",
     "src/pensieve/inference/mlx/engine.py:Engine._attempt": "engine loop: a failed sequence does not end the others",
     "src/pensieve/server/middleware.py:ErrorResponses.__call__": "server top: no traceback reaches a client",
 }

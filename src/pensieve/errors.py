@@ -13,6 +13,7 @@ PensieveError
 ├── Overloaded                 503  try again later
 │   └── MemoryShort                 ... because the machine is short of memory
 ├── BackendFailure             500  our side failed
+│   ├── ConnectionLost              the server broke off in the middle
 │   ├── LoadFailed                  a model file could not be loaded
 │   ├── WorkerCrashed               the worker process died under the request
 │   ├── WorkerFailed                it died again and again, and is left alone for now
@@ -202,6 +203,13 @@ class BackendFailure(PensieveError):
 
     def __str__(self) -> str:
         return self.problem
+
+
+@dataclass(eq=False)
+class ConnectionLost(BackendFailure):
+    """The server's answer broke off; it may have ended, or be starting again."""
+
+    retryable: ClassVar[bool] = True
 
 
 @dataclass(eq=False)

@@ -140,7 +140,7 @@ def test_a_pipe_goes_on_after_an_error_and_tells_it_at_the_end() -> None:
 @pytest.mark.usefixtures("served_home")
 def test_commands_are_listed_and_a_wrong_one_is_named() -> None:
     """They draw nothing on standard output."""
-    status, answers, notes = piped("/help", "/nonsense", "/retry", "/clear", "/quit", "second")
+    status, answers, notes = piped("/help", "/nonsense", "/clear", "/quit", "second")
     assert (status, answers) == (0, "")
     assert all(word in notes for word in ("/clear", "/retry", "/exit", "Ctrl-D"))
     assert "there is no command /nonsense" in notes

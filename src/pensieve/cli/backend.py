@@ -15,9 +15,17 @@ import msgspec
 from pensieve.config.settings import Folders, Settings
 from pensieve.errors import ModelNotFound, UsageError
 from pensieve.inference.backend import Backend
-from pensieve.inference.server_client import RunningServer, find_server
+from pensieve.inference.server_client import RunningServer, fetch, find_server
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
+
+
+class _Model(msgspec.Struct, frozen=True):
+    id: str
+
+
+class _Models(msgspec.Struct, frozen=True):
+    data: list[_Model]
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -48,6 +56,25 @@ def choose(settings: Settings, folders: Folders) -> Place:
     if server is not None and _serves(server, spec):
         return Place(server.model, server=server)
     return Place(spec.name, spec=spec, state_folder=folders.state)
+
+
+def connect(url: str, wanted: str | None, settings: Settings, folders: Folders) -> Place:
+    """Where a server at any address answers, with the model `wanted` or its first one.
+
+    Raises `ServerUnreachable`, `Unauthorized`, or `UsageError` where it has no such model.
+    """
+    url = url.rstrip("/")
+    running = find_server(folders)
+    own_key = running.api_key if running is not None and running.url == url else None
+    key = settings.server.api_key or own_key
+    try:
+        names = [model.id for model in msgspec.json.decode(fetch(url, "/v1/models", key), type=_Models).data]
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"{url} does not answer as a Pensieve server does: check the address") from error
+    if not names or (wanted is not None and wanted not in names):
+        there = ", ".join(names) or "none"
+        raise UsageError(f"{url} has no model {wanted or ''}: it has {there}; `pensieve serve --model` starts one")
+    return Place(wanted or names[0], server=RunningServer(url, wanted or names[0], pid=0, api_key=key))
 
 
 def check_quantization(wanted: str | None, place: Place) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 
 from pensieve.config.settings import GenerationSettings
-from pensieve.generation import GenerationRequest
+from pensieve.generation import GenerationRequest, Thinking
 from pensieve.messages import Message, say
 from pensieve.sampling.params import SamplingParams, validate
 
@@ -20,6 +20,8 @@ class Recipe(msgspec.Struct, frozen=True):
     system: str = ""
     sampling: SamplingParams = SamplingParams()
     max_tokens: int | None = None
+    thinking: Thinking | None = None
+    """None: as the model does by itself."""
 
     @classmethod
     def of(cls, settings: GenerationSettings, model: str, seed: int | None = None) -> Recipe:
@@ -43,5 +45,6 @@ class Recipe(msgspec.Struct, frozen=True):
             messages=(*system, *messages),
             sampling=self.sampling,
             max_tokens=self.max_tokens,
+            thinking=self.thinking,
             affinity_key=affinity_key,
         )

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from pensieve import __version__
-from pensieve.errors import BackendFailure, Overloaded, PensieveError, ServerUnreachable, UsageError
+from pensieve.errors import BackendFailure, ConnectionLost, Overloaded, PensieveError, ServerUnreachable, UsageError
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.messages import Json
@@ -165,8 +165,8 @@ class UpstreamBackend:
     def _foreign(self) -> BackendFailure:
         return BackendFailure(f"{self.url} does not answer as a Pensieve server does: check the address")
 
-    def _broken(self, what: str) -> BackendFailure:
-        return BackendFailure(f"{what} ({self.url}): send the request again, or look at the server's log")
+    def _broken(self, what: str) -> ConnectionLost:
+        return ConnectionLost(f"{what} ({self.url}): send the request again, or look at the server's log")
 
 
 def _limits(model: _Model) -> Limits:

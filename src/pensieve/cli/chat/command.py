@@ -4,51 +4,47 @@ from __future__ import annotations
 
 import io
 import sys
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 
 import click
+import msgspec
 
-from pensieve.cli.backend import Place, check_quantization, choose, open_backend
+from pensieve.cli.ask import read_question
+from pensieve.cli.backend import Place, check_quantization, choose, connect
+from pensieve.cli.chat.archive import Archive
+from pensieve.cli.chat.commands.all import TABLE
+from pensieve.cli.chat.commands.asking import use_preset
+from pensieve.cli.chat.commands.keeping import open_conversation, show_list
+from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.loop import LoopThread
+from pensieve.cli.chat.options import CHOOSE, SETTINGS, Options, options
 from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.chat.repl import Repl
-from pensieve.cli.chat.screen import Screen
 from pensieve.cli.chat.session import ChatSession
+from pensieve.cli.chat.source import Source
 from pensieve.cli.context import load_settings
 from pensieve.cli.recipe import Recipe
-from pensieve.config.settings import Settings
 from pensieve.config.sources import LoadedSettings
 from pensieve.errors import ModelNotFound, UsageError
-from pensieve.inference.backend import Backend
-from pensieve.messages import say
-
-SETTINGS = {
-    "model": "model.name",
-    "system": "generation.system",
-    "temperature": "generation.temperature",
-    "max_tokens": "generation.max_tokens",
-    "quantization": "mlx.quantization",
-}
-"""Which setting each flag stands for; what a flag may say is checked where settings are."""
+from pensieve.prompts.preset_files import split
 
 
 @click.command()
-@click.option("--model", help="A model's name, or the path of a GGUF file or of a folder of safetensors.")
-@click.option("--system", help="What the model is told before the conversation.")
-@click.option("--temperature", help="0 is always the likeliest word; higher is more varied.")
-@click.option("--max-tokens", help="Longest answer, in tokens.")
-@click.option("--quantization", help="Load an unquantized MLX model as int4, int8 or fp16; none leaves it as it is.")
-def chat(**flags: str | None) -> int:
-    """Talk with a model, line by line.
+@options
+def chat(words: tuple[str, ...], **flags: str | bool | None) -> int:
+    """Talk with a model; WORDS are the first question.
 
-    In a pipe each line of standard input is a question.
+    In a pipe each line of standard input is a question; with --print all of it is one, after the WORDS.
     """
-    _open_input()
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
-    place = _choose_or_pull(loaded)
-    check_quantization(flags["quantization"], place)
+    others = {name: value for name, value in flags.items() if name not in SETTINGS}
+    asked = msgspec.convert({**others, "words": words}, Options)
+    question = read_question(words) if asked.is_printed else " ".join(words)
+    _open_input()
+    place = _place(asked, loaded, flags["model"])
+    check_quantization(loaded.settings.mlx.quantization if flags["quantization"] else None, place)
     with LoopThread() as loop:
-        return _talk(loop, place, loaded.settings)
+        return _talk(loop, place, loaded, asked, question)
 
 
 def _open_input() -> None:
@@ -59,6 +55,12 @@ def _open_input() -> None:
     if sys.stdin.isatty():
         with suppress(ImportError):  # not every Python has it
             import readline  # noqa: F401, PLC0415 - gives input() its line editing
+
+
+def _place(asked: Options, loaded: LoadedSettings, model: str | bool | None) -> Place:
+    if asked.connect is None:
+        return _choose_or_pull(loaded)
+    return connect(asked.connect, str(model) if model else None, loaded.settings, loaded.folders)
 
 
 def _choose_or_pull(loaded: LoadedSettings) -> Place:
@@ -78,21 +80,63 @@ def _pull(model: str) -> None:
     pull.main([model], prog_name="pensieve pull", standalone_mode=False)
 
 
-def _talk(loop: LoopThread, place: Place, settings: Settings) -> int:
-    screen, stack = PlainScreen(sys.stdout, sys.stderr, is_interactive=sys.stdin.isatty()), AsyncExitStack()
-    recipe = Recipe.of(settings.generation, place.model)
+def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options, question: str) -> int:
+    is_interactive = sys.stdin.isatty() and not asked.is_printed
+    screen = PlainScreen(sys.stdout, sys.stderr, is_interactive=is_interactive)
+    recipe = Recipe.of(loaded.settings.generation, place.model)
+    source, archive = Source(place, loaded.settings), Archive(loaded.folders.conversations)
     try:
-        backend = loop.run(stack.enter_async_context(open_backend(place, settings)))
-        if sys.stdin.isatty():
-            _greet(loop, screen, place, backend, recipe)
-        return Repl(ChatSession(backend, recipe), loop, screen).run()
+        session = ChatSession(loop.run(source.open()), recipe, archive)
+        desk = Desk(session, source, screen, loop, loaded.settings, loaded.folders, recipe)
+        desk.is_verbose, desk.is_whole = asked.is_verbose, asked.is_whole
+        _prepare(desk, asked)
+        repl = Repl(desk, TABLE, is_interactive=is_interactive)
+        if asked.is_printed:
+            return repl.answer(question)
+        if is_interactive:
+            _greet(desk)
+        return repl.run(question)
     finally:
-        loop.run(stack.aclose())
+        loop.run(source.aclose())
+        loop.run(archive.aclose())
 
 
-def _greet(loop: LoopThread, screen: Screen, place: Place, backend: Backend, recipe: Recipe) -> None:
+def _prepare(desk: Desk, asked: Options) -> None:
+    """Open the conversation to go on with, and the preset."""
+    if asked.is_continued:
+        latest = desk.loop.run(desk.session.archive.do(lambda store: store.latest()))
+        if latest is None:
+            raise UsageError("there is no conversation to go on with: `pensieve chat` begins one")
+        _resume(desk, latest, asked)
+    elif asked.resume is not None:
+        _resume(desk, _chosen(desk) if asked.resume == CHOOSE else asked.resume, asked)
+    if asked.preset is not None:
+        name, given = split(asked.preset)
+        preset = desk.shelf.find(name)
+        use_preset(desk, preset, preset.render(given))
+
+
+def _resume(desk: Desk, wanted: str | int, asked: Options) -> None:
+    system = desk.base.system
+    if asked.is_printed:
+        desk.loop.run(desk.session.open(int(wanted)))
+    else:
+        open_conversation(desk, str(wanted))
+    if system and not desk.session.recipe.system:
+        desk.loop.run(desk.session.set_system(system))
+
+
+def _chosen(desk: Desk) -> str:
+    show_list(desk, "")
+    wanted = desk.screen.ask("Which one? ID")
+    if not wanted:
+        raise UsageError("no conversation was chosen: `pensieve chat --resume ID`, or `--continue` for the last one")
+    return wanted
+
+
+def _greet(desk: Desk) -> None:
+    place = desk.source.place
     if place.server is None:
-        screen.say(f"Loading {place.model} ...")
-        # Any request that needs the model loads it, so that the first question does not wait.
-        loop.run(backend.count_tokens(recipe.request([say("user", "Hello")])))
-    screen.say(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")
+        desk.say(f"Loading {place.model} ...")
+        desk.loop.run(desk.source.load())  # so that the first question does not wait
+    desk.say(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")

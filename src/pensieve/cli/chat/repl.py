@@ -1,63 +1,61 @@
-"""The plain chat: one line in, one answer out, in a terminal or a pipe. Knows no backend.
+"""The chat: one line in, one answer out, in a terminal or a pipe. Knows no backend.
 
 On a terminal Ctrl-C stops the answer or clears the line, and never ends the program; in a pipe it does end it.
 """
 
 from __future__ import annotations
 
-import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import click
 
-from pensieve.cli.chat.loop import LoopThread
-from pensieve.cli.chat.screen import Screen
-from pensieve.cli.chat.session import ChatSession, Forgot
+from pensieve.cli.chat.commands.table import Answer, Command, Invocation, Leave, Outcome, Table, Text, Unknown
+from pensieve.cli.chat.desk import Desk
+from pensieve.cli.chat.manner import figures, whole
+from pensieve.cli.chat.session import Event, Retrying
+from pensieve.cli.chat.window import Forgot
 from pensieve.cli.failures import INTERRUPTED_STATUS
+from pensieve.cli.speed import Stopwatch
 from pensieve.errors import PensieveError
+from pensieve.generation import Finished
 
 PROMPT = "> "
-HELP = (
-    "/clear  forget the conversation and begin a new one",
-    "/retry  send the last question again, if it was not answered",
-    "/help   show this",
-    "/exit   leave; /quit and Ctrl-D do too",
-    "Ctrl-C  stop the answer, or clear the line",
-)
-_COMMAND = re.compile(r"/[A-Za-z]+")
 
 
 class Repl:
     """Reads lines until the end of input; `run` returns the exit status."""
 
-    def __init__(self, session: ChatSession, loop: LoopThread, screen: Screen) -> None:
-        self._session = session
-        self._loop = loop
-        self._screen = screen
-        self._is_interactive = sys.stdin.isatty()
+    def __init__(self, desk: Desk, table: Table[Desk], *, is_interactive: bool) -> None:
+        self._desk = desk
+        self._table = table
+        self._screen = desk.screen
+        self._is_interactive = is_interactive
         self._has_failed = False
         self._has_left = False
-        self._commands: Mapping[str, Callable[[], None]] = {
-            "/help": self._help,
-            "/clear": self._clear,
-            "/retry": self._retry,
-            "/exit": self._leave,
-            "/quit": self._leave,
-        }
 
-    def run(self) -> int:
-        """Talk until the person leaves. In a pipe, a question that failed makes the status 1."""
+    def answer(self, question: str) -> int:
+        """Answer one question, whatever it begins with; the exit status."""
+        try:
+            self._attempt(lambda: self._draw(self._desk.session.submit(question)))
+        except KeyboardInterrupt:
+            return INTERRUPTED_STATUS
+        return 1 if self._has_failed else 0
+
+    def run(self, first: str = "") -> int:
+        """Talk until the person leaves, `first` of all. In a pipe, a question that failed makes the status 1."""
+        if first:
+            self.take(first)
         while not self._has_left:
             try:
-                self._take(self._next_line())
+                self.take(self._next_line())
             except EOFError:
-                self._leave()
+                self._has_left = True
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     return INTERRUPTED_STATUS
-                self._hint()
+                self._screen.say("(Ctrl-D or /exit leaves)")
         return 1 if self._has_failed and not self._is_interactive else 0
 
     def _next_line(self) -> str:
@@ -75,26 +73,36 @@ class Repl:
         click.echo(PROMPT, nl=False, err=True)  # the answers go somewhere else, and nothing but answers
         return ""
 
-    def _hint(self) -> None:
-        self._screen.say("(Ctrl-D or /exit leaves)")
+    def take(self, line: str) -> None:
+        """Do what one line says."""
+        match self._table.read(line):
+            case Text(text) if text:
+                self._attempt(lambda: self._draw(self._desk.session.submit(text)))
+            case Unknown() as unknown:
+                self._screen.say(str(unknown))
+            case Invocation(command, argument):
+                self._attempt(lambda: self._obey(command, argument))
 
-    def _take(self, line: str) -> None:
-        text = line.strip()
-        if text in self._commands:
-            self._commands[text]()
-        elif _COMMAND.fullmatch(text):
-            self._screen.say(f"there is no command {text}: /help shows them")
-        elif text:
-            self._ask(text)
+    def _obey(self, command: Command[Desk], argument: str) -> None:
+        self._follow(command.run(self._desk, argument))
 
-    def _ask(self, text: str) -> None:
-        self._session.unanswered = text  # also if Ctrl-C comes before it was sent
+    def _follow(self, outcome: Outcome) -> None:
+        session = self._desk.session
+        match outcome:
+            case Leave():
+                self._has_left = True
+            case Answer(is_summary):
+                self._draw(session.compact() if is_summary else session.answer())
+            case None:
+                pass
+
+    def _attempt(self, act: Callable[[], None]) -> None:
         try:
-            self._loop.run(self._answer(text))
+            act()
         except KeyboardInterrupt:
             if not self._is_interactive:
                 raise
-            self._screen.say("(stopped)" if not self._session.unanswered else "(stopped; /retry asks again)")
+            self._screen.say("(stopped; /retry asks again)" if self._can_retry else "(stopped)")
         except PensieveError as error:
             self._fail(str(error))
         except BrokenPipeError:
@@ -102,40 +110,44 @@ class Repl:
         except Exception as error:  # noqa: BLE001 - the top of the chat: a bug costs one answer, not the conversation
             self._fail(f"{type(error).__name__}: {error} (a bug in Pensieve: please report it)")
 
-    async def _answer(self, text: str) -> None:
+    def _draw(self, events: AsyncGenerator[Event, None]) -> None:
+        self._desk.loop.run(self._drawn(whole(events) if self._desk.is_whole else events))
+
+    async def _drawn(self, events: AsyncGenerator[Event, None]) -> None:
+        watch = Stopwatch()
         try:
-            async with aclosing(self._session.submit(text)) as events:
+            async with aclosing(events):
                 async for event in events:
                     match event:
-                        case Forgot(num_turns):
-                            self._screen.say(f"the context is full: the {_turns(num_turns)} left it")
+                        case Forgot() | Retrying():
+                            self._screen.end()
+                            self._screen.say(told(event))
                         case _:
+                            watch.add(event)
                             self._screen.draw(event)
+                    if isinstance(event, Finished) and self._desk.is_verbose:
+                        self._screen.say(figures(watch.speed, event.usage))
         finally:
             self._screen.end()
 
     def _fail(self, problem: str) -> None:
         self._has_failed = True
-        retry = " (/retry asks again)" if self._is_interactive else ""
-        self._screen.fail(f"{problem}{retry}")
+        hint = " (/retry asks again)" if self._is_interactive and self._can_retry else ""
+        self._screen.fail(f"{problem}{hint}")
 
-    def _help(self) -> None:
-        for line in HELP:
-            self._screen.say(line)
-
-    def _clear(self) -> None:
-        self._session.clear()
-        self._screen.say("a new conversation")
-
-    def _retry(self) -> None:
-        if self._session.unanswered:
-            self._ask(self._session.unanswered)
-        else:
-            self._screen.say("there is no unanswered question")
-
-    def _leave(self) -> None:
-        self._has_left = True
+    @property
+    def _can_retry(self) -> bool:
+        """Whether the last question has no whole answer."""
+        session = self._desk.session
+        return bool(session.typed) or session.unanswered is not None or bool(session.failed)
 
 
-def _turns(num_turns: int) -> str:
-    return "oldest turn has" if num_turns == 1 else f"{num_turns} oldest turns have"
+def told(event: Forgot | Retrying) -> str:
+    """What a person is told of it."""
+    match event:
+        case Forgot(num_turns):
+            left = "oldest turn has" if num_turns == 1 else f"{num_turns} oldest turns have"
+            return f"the context is full: the {left} left it; /compact lets a summary stand for what was said instead"
+        case Retrying(problem, delay_seconds):
+            when = f" in {delay_seconds:.0f} s" if delay_seconds >= 1 else ""
+            return f"{problem}: trying once more{when}"

@@ -1,118 +1,315 @@
-"""A conversation with one backend: what was said, what goes into the next request, what was not answered yet.
+"""A conversation with one backend: what is asked next, what goes into a request, and what is kept of it.
 
-Knows no terminal: text in, events out.
+Knows no terminal: text in, events out. Everything said is in the archive before and while it is answered.
 """
 
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 
 import msgspec
 
+from pensieve.cli.chat.archive import Archive, Recorder
+from pensieve.cli.chat.retries import retry_delay_seconds
+from pensieve.cli.chat.window import Forgot, Window, surely_fits
 from pensieve.cli.recipe import Recipe
-from pensieve.errors import ContextOverflow
-from pensieve.generation import Collector, GenerationEvent
+from pensieve.conversation.conversation import Conversation, Turn
+from pensieve.conversation.store import ConversationStore
+from pensieve.errors import PensieveError, UsageError
+from pensieve.generation import Collector, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend
-from pensieve.messages import Message, say
+from pensieve.messages import Message, Part, TextPart, say
 
-FILL_AFTER_FORGETTING = 0.75
-"""Share of the context the prompt may take once turns had to leave; the rest is for the answer."""
-
-
-class Turn(msgspec.Struct, frozen=True):
-    """One exchange: the question and what was answered, wholly or until it was interrupted."""
-
-    question: Message
-    answer: Message
-    is_interrupted: bool = False
+SUMMARIZE = (
+    "Summarise our conversation so far, for yourself: what was asked, what was found or decided, names, numbers, code "
+    "and wishes that will be needed again. Leave out what is settled and of no more use. Write only the summary."
+)
 
 
-class Forgot(msgspec.Struct, frozen=True):
-    """The oldest turns left the conversation, because the context is full."""
+class Retrying(msgspec.Struct, frozen=True):
+    """The answer failed, and begins anew by itself: what came of it counts no more."""
 
-    num_turns: int
+    problem: str
+    delay_seconds: float
+
+
+Event = GenerationEvent | Forgot | Retrying
 
 
 class ChatSession:
     """The conversation; one question at a time."""
 
-    def __init__(self, backend: Backend, recipe: Recipe) -> None:
-        self._backend = backend
-        self._recipe = recipe
-        self._key = uuid.uuid4().hex
-        self._is_full = False
-        self.turns: tuple[Turn, ...] = ()
-        self.unanswered = ""
-        """The last question, while there is no answer to it that was kept."""
+    def __init__(
+        self,
+        backend: Backend,
+        recipe: Recipe,
+        archive: Archive,
+        *,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.backend = backend
+        self.recipe = recipe
+        self.archive = archive
+        self.attachments: tuple[Part, ...] = ()
+        """They go with the next question."""
+        self.typed = ""
+        """The last text that was submitted, until the archive has it."""
+        self.failed = ""
+        """Why the last answer broke off, until the next is asked for; one that was stopped did not."""
+        self.last_request: GenerationRequest | None = None
+        self.window = Window()
+        self._pause = pause
+        self._conversation: Conversation | None = None
 
-    async def submit(self, text: str) -> AsyncGenerator[GenerationEvent | Forgot, None]:
+    @property
+    def conversation(self) -> Conversation | None:
+        """The conversation so far; None: nothing was said yet."""
+        return self._conversation
+
+    @property
+    def turns(self) -> tuple[Turn, ...]:
+        """The turns from the first to the last, as they are spoken now."""
+        return () if self._conversation is None else self._conversation.path()
+
+    @property
+    def unanswered(self) -> Message | None:
+        """The last question, while there is no answer to it."""
+        last = self.turns[-1] if self.turns else None
+        return last.question if last is not None and last.answer is None and not last.is_summary else None
+
+    # Asking.
+
+    async def submit(self, text: str) -> AsyncGenerator[Event, None]:
         """Ask; closing the generator keeps what was said so far as an interrupted turn. Raises `PensieveError`."""
-        self.unanswered = text
-        question, collector = say("user", text), Collector()
+        await self.put(text)
+        async with aclosing(self.answer()) as events:
+            async for event in events:
+                yield event
+
+    async def put(self, text: str) -> None:
+        """Keep a question, with what is attached, as the one that waits; one that waited before stays a branch."""
+        self.typed = text
+        await self._begin(Message("user", (*self.attachments, TextPart(text))))
+        self.attachments, self.typed = (), ""
+
+    async def again(self, text: str | None = None) -> None:
+        """Let the last question wait once more, in other words if `text` says so; its old answer stays a branch."""
+        if self.typed:  # it never came to the archive
+            await self.put(self.typed if text is None else text)
+            return
+        last = self._last()
+        if text is None and last.answer is None:
+            return
+        question = last.question or say("user", "")
+        others = tuple(part for part in question.parts if not isinstance(part, TextPart))
+        await self._begin(question if text is None else Message("user", (*others, TextPart(text))), last.parent)
+
+    async def answer(self) -> AsyncGenerator[Event, None]:
+        """Answer the question that waits; raises `UsageError` if there is none."""
+        if self.unanswered is None:
+            raise UsageError("there is no question to answer: type one")
+        turn = self.turns[-1]
+        collector, recorder = Collector(), Recorder(self.archive, turn)
+        self.failed = ""
+        try:
+            async with aclosing(self._attempts(turn.messages[0])) as events:
+                async for event in events:
+                    if isinstance(event, Retrying):
+                        collector = Collector()
+                    elif not isinstance(event, Forgot):
+                        collector.add(event)
+                        recorder.add(event)
+                    yield event
+        except PensieveError as error:
+            self.failed = str(error)
+            raise
+        finally:
+            self._take(await recorder.finish(collector.message, collector.finished))
+
+    async def compact(self) -> AsyncGenerator[Event, None]:
+        """Let the model summarise what was said; the summary then stands for it in prompts, and nothing is deleted."""
+        if not any(turn.answer for turn in self.turns):
+            raise UsageError("there is nothing to summarise yet")
+        question, collector = say("user", SUMMARIZE), Collector()
+        async with aclosing(self._attempts(question)) as events:
+            async for event in events:
+                if isinstance(event, Retrying):
+                    collector = Collector()
+                elif not isinstance(event, Forgot):
+                    collector.add(event)
+                yield event
+        summary = say("assistant", collector.message.text)
+        if not summary.text.strip():
+            raise UsageError("the model gave no summary: try again, or /undo what is not needed")
+        await self._begin((question, summary), is_summary=True)
+
+    # Conversations.
+
+    def use(self, backend: Backend, model: str) -> None:
+        """Let another backend answer from the next question on."""
+        self.backend = backend
+        self.recipe = msgspec.structs.replace(self.recipe, model=model)
+
+    def new(self) -> None:
+        """Begin a new conversation; the old one stays in the archive."""
+        self._conversation = None
+        self.failed = self.typed = ""
+        self.attachments = ()
+        self.window = Window()
+
+    async def open(self, conversation_id: int) -> Conversation:
+        """Go on with that conversation; raises `ConversationNotFound`."""
+        return self._show(await self.archive.do(lambda store: store.open(conversation_id)))
+
+    async def add(self, conversation: Conversation) -> Conversation:
+        """Keep a conversation from elsewhere in the archive, and go on with it."""
+        return self._show(await self.archive.do(lambda store: store.add(conversation)))
+
+    async def rename(self, title: str) -> None:
+        """Give this conversation a title."""
+        here = self._here()
+        await self.archive.do(lambda store: store.rename(here.id, title))
+        self._conversation = msgspec.structs.replace(here, title=title)
+
+    async def set_system(self, system: str) -> None:
+        """What the model is told before the conversation from now on."""
+        self.recipe = msgspec.structs.replace(self.recipe, system=system)
+        if (here := self._conversation) is not None:
+            await self.archive.do(lambda store: store.set_system(here.id, system))
+            self._conversation = msgspec.structs.replace(here, system=system)
+
+    async def go(self, turn_id: int | None) -> None:
+        """Go on after that turn, of any branch; None: before the first. Nothing is deleted."""
+        here = self._here()
+        await self.archive.do(lambda store: store.move_head(here.id, turn_id))
+        self._conversation = msgspec.structs.replace(here, head=turn_id)
+
+    async def undo(self) -> Turn:
+        """Go back before the last turn, which stays a branch; gives that turn."""
+        last = self._last()
+        await self.go(last.parent)
+        return last
+
+    async def count(self) -> int:
+        """Tokens of the next prompt, but for its question; 0 while nothing is in it."""
+        turns = self.window.turns(self._spoken())
+        if not turns and not self.recipe.system:
+            return 0
+        said = tuple(message for turn in turns for message in turn.messages)
+        return await self.backend.count_tokens(self.recipe.request(said))
+
+    async def count_alone(self, message: Message) -> int:
+        """Tokens that this message takes, with what the template puts around it."""
+        alone = msgspec.structs.replace(self.recipe, system="")
+        return await self.backend.count_tokens(alone.request((message,)))
+
+    async def count_text(self, text: str) -> int:
+        """Tokens of a text as a message of its own."""
+        return await self.count_alone(say("user", text))
+
+    # Inside.
+
+    async def _attempts(self, question: Message) -> AsyncGenerator[Event, None]:
+        """The answer; once more from its beginning where that can help."""
         try:
             async with aclosing(self._events(question)) as events:
                 async for event in events:
-                    if not isinstance(event, Forgot):
-                        collector.add(event)
                     yield event
-        except (GeneratorExit, asyncio.CancelledError):
-            self._keep(question, collector)
-            raise
-        self._keep(question, collector)
+        except PensieveError as error:
+            delay = retry_delay_seconds(error)
+            if delay is None:
+                raise
+            retrying = Retrying(str(error), delay)
+        else:
+            return
+        yield retrying
+        await self._pause(retrying.delay_seconds)
+        async with aclosing(self._events(question)) as events:
+            async for event in events:
+                yield event
 
-    def clear(self) -> None:
-        """Forget everything that was said."""
-        self._is_full = False
-        self.turns = ()
-        self.unanswered = ""
-        self._key = uuid.uuid4().hex
+    async def _events(self, question: Message) -> AsyncGenerator[Event, None]:
+        forgot = await self._fit(question)
+        if forgot is not None:
+            yield forgot
+        self.last_request = self._request(self.window.turns(self._spoken()), question)
+        async with aclosing(self.backend.generate(self.last_request)) as events:
+            async for event in events:
+                yield event
 
-    async def _events(self, question: Message) -> AsyncGenerator[GenerationEvent | Forgot, None]:
-        # An answer that ended because the context was full: the next one would be cut off at once.
-        turns = self.turns[num_to_forget(self.turns, question, 1.0) :] if self._is_full else self.turns
-        while True:
-            request = self._recipe.request(_messages(turns, question), self._key)
-            try:
-                async with aclosing(self._backend.generate(request)) as events:
-                    async for event in events:
-                        if len(turns) < len(self.turns):
-                            forgot, self.turns = Forgot(len(self.turns) - len(turns)), turns
-                            yield forgot
-                        yield event
-            except ContextOverflow as overflow:
-                if not turns:
-                    raise
-                fullness = overflow.prompt_tokens / max(1, overflow.limit_tokens)
-                turns = turns[num_to_forget(turns, question, fullness) :]
-            else:
-                return
+    async def _fit(self, question: Message) -> Forgot | None:
+        spoken, max_tokens = self._spoken(), self.recipe.max_tokens
+        if not spoken:
+            return None  # nothing can leave; a question that is too long is refused with its numbers
+        limits = await self.backend.limits()
+        limit = limits.context_tokens
+        if not limit or (
+            not limits.is_planned and surely_fits(spoken[-1].usage, _num_bytes(question), limit, max_tokens)
+        ):
+            return None
 
-    def _keep(self, question: Message, collector: Collector) -> None:
-        answer, finished = collector.message, collector.finished
-        self._is_full = finished is not None and finished.reason == "context_full"
-        if answer.text:
-            self.turns += (Turn(question, answer, finished is None),)
-            self.unanswered = ""
+        async def count(turns: Sequence[Turn]) -> int:
+            return await self.backend.count_tokens(self._request(turns, question))
+
+        return await self.window.fit(spoken, count, limit, max_tokens)
+
+    def _surely_fits(self, last: Turn, question: Message, limit_tokens: int) -> bool:
+        if last.model != self.recipe.model:
+            return False
+        num_bytes = _num_bytes(question) + len(self.recipe.system.encode())  # it may have changed since
+        return surely_fits(last.usage, num_bytes, limit_tokens, self.recipe.max_tokens)
+
+    def _request(self, turns: Sequence[Turn], question: Message) -> GenerationRequest:
+        said = (message for turn in turns for message in turn.messages)
+        key = self._conversation.uid if self._conversation is not None else ""
+        return self.recipe.request((*said, question), key)
+
+    def _spoken(self) -> tuple[Turn, ...]:
+        return () if self._conversation is None else self._conversation.spoken()
+
+    async def _begin(
+        self, said: Message | tuple[Message, ...], parent: int | None = -1, *, is_summary: bool = False
+    ) -> None:
+        messages = (said,) if isinstance(said, Message) else said
+        here, recipe = self._conversation, self.recipe
+        before = self._answered_head() if parent == -1 else parent
+
+        def keep(store: ConversationStore) -> Conversation:
+            begun = here or store.create(system=recipe.system, model=recipe.model)
+            begin = store.append if is_summary else store.begin_turn
+            turn = begin(begun.id, messages, parent=before, model=recipe.model, is_summary=is_summary)
+            return here.with_turn(turn) if here is not None else store.open(begun.id)
+
+        self._conversation = await self.archive.do(keep)
+
+    def _answered_head(self) -> int | None:
+        """Where the next turn goes: after the last one, in the place of one that nobody answered."""
+        if self._conversation is None:
+            return None
+        return self.turns[-1].parent if self.unanswered is not None else self._conversation.head
+
+    def _take(self, turn: Turn) -> None:
+        self._conversation = self._here().with_turn(turn)
+
+    def _show(self, conversation: Conversation) -> Conversation:
+        self.new()
+        self._conversation = conversation
+        self.recipe = msgspec.structs.replace(self.recipe, system=conversation.system)
+        return conversation
+
+    def _here(self) -> Conversation:
+        if self._conversation is None:
+            raise UsageError("nothing was said yet in this conversation")
+        return self._conversation
+
+    def _last(self) -> Turn:
+        if not self.turns:
+            raise UsageError("nothing was said yet in this conversation")
+        return self.turns[-1]
 
 
-def _messages(turns: Sequence[Turn], question: Message) -> tuple[Message, ...]:
-    said = (message for turn in turns for message in (turn.question, turn.answer))
-    return (*said, question)
-
-
-def num_to_forget(turns: Sequence[Turn], question: Message, fullness: float) -> int:
-    """How many of the oldest turns must leave when the prompt fills the context `fullness` times; at least one.
-
-    Tokens are guessed from each turn's share of the text, so asking again may be needed.
-    """
-    sizes = [len(turn.question.text) + len(turn.answer.text) for turn in turns]
-    num_characters = sum(sizes) + len(question.text)
-    allowed = num_characters * FILL_AFTER_FORGETTING / fullness
-    for num_forgotten, size in enumerate(sizes):
-        if num_forgotten and num_characters <= allowed:
-            return num_forgotten
-        num_characters -= size
-    return len(turns)
+def _num_bytes(message: Message) -> int:
+    """Of all it holds; what is no text makes it large, so that it is counted."""
+    return len(msgspec.msgpack.encode(message))

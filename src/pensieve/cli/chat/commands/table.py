@@ -24,7 +24,9 @@ class Leave(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """A question waits in the session: draw the events of `session.answer()`."""
+    """A question waits in the session: draw the events of `session.answer()`; for a summary, of `session.compact()`."""
+
+    is_summary: bool = False
 
 
 Outcome = Leave | Answer | None

@@ -1,0 +1,84 @@
+"""The conversations' file on a thread of its own, for an event loop; and an answer, kept while it comes.
+
+Knows no backend and no terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from pensieve.conversation.conversation import Turn
+from pensieve.conversation.store import ConversationStore
+from pensieve.errors import PensieveError
+from pensieve.generation import Finished, GenerationEvent, PromptProgress, Started
+from pensieve.messages import Message
+
+Result = TypeVar("Result")
+
+
+class Archive:
+    """Calls on one store, one after the other; the file is opened with the first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pensieve-store")
+        self._store: ConversationStore | None = None
+
+    async def do(self, call: Callable[[ConversationStore], Result]) -> Result:
+        """What the call gives back; raises what the store raises. A caller that leaves does not stop the call."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(self._opened()))
+
+    async def aclose(self) -> None:
+        """Close the file, after everything that was asked for is done; safe to call twice."""
+        await asyncio.to_thread(self._close)
+
+    def _opened(self) -> ConversationStore:
+        if self._store is None:
+            self._store = ConversationStore(self.path)
+        return self._store
+
+    def _close(self) -> None:
+        self._thread.shutdown()
+        if self._store is not None:
+            self._store.close()
+
+
+class Recorder:
+    """Keeps the events of one answer as fast as the disk takes them; never makes the answer wait."""
+
+    def __init__(self, archive: Archive, turn: Turn) -> None:
+        self._archive = archive
+        self._turn = turn
+        self._fresh: list[GenerationEvent] = []
+        self._writing: asyncio.Task[None] | None = None
+        self._has_failed = False
+
+    def add(self, event: GenerationEvent) -> None:
+        """Keep the event, soon."""
+        if self._has_failed or isinstance(event, Started | PromptProgress):
+            return
+        self._fresh.append(event)
+        if self._writing is None or self._writing.done():
+            self._writing = asyncio.create_task(self._write())
+
+    async def finish(self, answer: Message, finished: Finished | None) -> Turn:
+        """Keep the whole answer in the place of its pieces; raises what the store raises."""
+        if self._writing is not None:
+            await self._writing
+        answers = (answer,) if answer.text else ()
+        return await self._archive.do(
+            lambda store: store.finish(self._turn.id, answers, finished=finished, is_interrupted=finished is None)
+        )
+
+    async def _write(self) -> None:
+        while self._fresh:
+            events, self._fresh = self._fresh, []
+            try:
+                await self._archive.do(lambda store, events=events: store.extend(self._turn.id, events))  # type: ignore[misc]
+            except PensieveError:
+                self._has_failed = True  # `finish` tries once more with everything, and tells
+                return

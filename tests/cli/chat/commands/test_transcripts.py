@@ -1,0 +1,308 @@
+"""Whole transcripts: what is typed and what is shown, over every command, on the scripted backend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from pensieve.cli.chat.commands.all import TABLE
+from pensieve.inference.script import Fail, Say, Script, Turn
+from pensieve.messages import TextPart, say
+from talks import Talk, talking
+
+Start = Callable[..., Talk]
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    """Starts chats in one folder; all are closed at the end."""
+    monkeypatch.chdir(tmp_path)
+    with ExitStack() as stack:
+        yield lambda *scripts, system="": stack.enter_context(talking(tmp_path / "home", *scripts, system=system))
+
+
+def squeezed(text: str) -> str:
+    """The text with each run of blanks as one, and times of the day left out."""
+    return re.sub(r"\d+ (s|min) ago", "now", re.sub(r" +", " ", text))
+
+
+def test_help_shows_every_command(start: Start) -> None:
+    """Each with its summary, from the table."""
+    shown = start().say("/help")
+    for command in TABLE.commands:
+        assert f"/{command.name} {command.usage}".rstrip() in shown
+        assert command.summary in shown
+    assert "Ctrl-D" in shown
+
+
+def test_help_explains_one_command(start: Start) -> None:
+    """With its aliases, and the nearest name for one that is none."""
+    talk = start()
+    assert talk.say("/help exit") == "/exit\nLeave; the conversation is kept.\nalso: /quit, /q, /bye"
+    assert "did you mean /save?" in talk.say("/help saev") or "did you mean" in talk.say("/help histroy")
+
+
+def test_an_unknown_command_is_told_and_not_sent(start: Start) -> None:
+    """With the nearest one, and with how to send it as text."""
+    talk = start()
+    shown = talk.say("/histroy 5")
+    assert (
+        shown == "there is no command /histroy: did you mean /history? /help shows them all; //histroy sends it as text"
+    )
+    assert talk.backend.counts.accepted == 0
+    assert talk.say("//histroy 5") == "One."
+    assert talk.backend.requests[0].messages == (say("user", "/histroy 5"),)
+
+
+def test_history_shows_what_was_said(start: Start) -> None:
+    """Questions and answers in order, or the last of them."""
+    talk = start()
+    assert talk.say("/history") == "error: nothing was said yet in this conversation; /list shows older ones"
+    assert talk.say("first", "second") == "One.\nTwo."
+    assert talk.say("/history") == "> first\nOne.\n> second\nTwo."
+    assert talk.say("/history 1") == "(1 older turn)\n> second\nTwo."
+    assert "is not a number" in talk.say("/history all")
+
+
+def test_clear_begins_anew_and_keeps_the_old_one(start: Start) -> None:
+    """Which can be opened again."""
+    talk = start()
+    talk.say("first")
+    assert talk.say("/clear") == "a new conversation; the old one is kept, /open 1 goes back to it"
+    talk.say("second")
+    assert talk.backend.requests[-1].messages == (say("user", "second"),)
+    assert talk.say("/open 1") == "going on with 1: first (1 turn)\n> first\nOne."
+
+
+def test_undo_and_fork_go_back_and_forth(start: Start) -> None:
+    """Nothing is lost by it."""
+    talk = start()
+    talk.say("first", "second")
+    assert talk.say("/undo") == "taken back: second (/fork 2 brings it back)"
+    talk.say("third")
+    assert talk.backend.requests[-1].messages == (say("user", "first"), say("assistant", "One."), say("user", "third"))
+    assert squeezed(talk.say("/fork")) == (
+        "TURN WHERE QUESTION\n1 this branch first\n2 another branch end second\n3 here end third"
+    )
+    assert talk.say("/fork 2", "/history") == "going on after: second\n> first\nOne.\n> second\nTwo."
+    assert "this conversation has no turn 9" in talk.say("/fork 9")
+
+
+def test_undo_takes_back_several_turns(start: Start) -> None:
+    """Until there is none."""
+    talk = start()
+    talk.say("first", "second")
+    assert talk.say("/undo 3").splitlines()[-1] == "error: nothing was said yet in this conversation"
+    assert talk.say("third") == "Three."
+    assert talk.backend.requests[-1].messages == (say("user", "third"),)
+
+
+def test_retry_asks_again(start: Start) -> None:
+    """The old answer stays a branch."""
+    talk = start()
+    assert talk.say("first", "/retry") == "One.\nTwo."
+    assert talk.backend.requests[-1].messages == (say("user", "first"),)
+    assert talk.say("/history") == "> first\nTwo."
+
+
+def test_a_failed_answer_is_told_and_retry_sends_it(start: Start) -> None:
+    """What came of it is not lost either."""
+    broken = Turn(steps=(Say("half"), Fail("BackendFailure", {"problem": "it broke"})))
+    talk = start(Script(turns=(broken, Turn(steps=(Say("whole"),)))))
+    assert talk.say("first") == "half\nerror: it broke (/retry asks again)"
+    assert talk.say("/history") == "> first\nhalf\n(stopped)"
+    assert talk.say("/retry", "/history") == "whole\n> first\nwhole"
+
+
+def test_a_crash_is_seen_and_explained(start: Start) -> None:
+    """The answer is begun anew by itself."""
+    crash = Fail("WorkerCrashed", {"model": "scripted", "exit_status": "killed"})
+    talk = start(Script(turns=(Turn(steps=(Say("half"), crash)), Turn(steps=(Say("whole"),)))))
+    assert talk.say("first") == (
+        "half\nthe worker of scripted ended (killed); it restarts by itself: send the request again:"
+        " trying once more\nwhole"
+    )
+
+
+def test_edit_puts_the_question_otherwise(start: Start) -> None:
+    """In the line, or in an editor; what was left as it was is not sent."""
+    talk = start()
+    assert talk.say("first", "/edit better") == "One.\nTwo."
+    assert talk.backend.requests[-1].messages == (say("user", "better"),)
+    talk.replies.append("best")
+    assert talk.say("/edit") == "(editing better)\nThree."
+    assert talk.say("/edit") == "(editing best)\nthe question was left as it was"
+
+
+def test_compact_lets_a_summary_stand_for_what_was_said(start: Start) -> None:
+    """The history keeps everything."""
+    talk = start(Script.saying("One.", "They counted to one.", "Two."))
+    assert talk.say("first", "/compact", "second") == "One.\nThey counted to one.\nTwo."
+    assert [message.text for message in talk.backend.requests[-1].messages[1:]] == ["They counted to one.", "second"]
+    shown = talk.say("/history")
+    assert shown.startswith("> first\nOne.\n(from here on a summary stands for what is above it)\n")
+
+
+def test_copy_takes_the_answer_or_its_code(start: Start) -> None:
+    """And says how much."""
+    talk = start(Script.saying("Look:\n```python\nprint(1)\n```\nDone."))
+    assert talk.say("/copy") == "error: there is no answer to copy yet"
+    talk.say("first")
+    assert talk.say("/copy", "/copy code") == "copied 34 characters\ncopied 9 characters"
+    assert talk.screen.copied == ["Look:\n```python\nprint(1)\n```\nDone.", "print(1)\n"]
+
+
+def test_kept_conversations_are_listed_found_named_and_deleted(start: Start) -> None:
+    """After asking."""
+    talk = start()
+    talk.say("the first one", "/new", "another question", "/rename Gull")
+    assert squeezed(talk.say("/list")).replace("\n ", "\n") == (
+        "ID TITLE TURNS MODEL CHANGED\n* 2 Gull 1 turn scripted now\n1 the first one 1 turn scripted now"
+    )
+    assert squeezed(talk.say("/search first")).splitlines()[1].startswith("1 the first one")
+    assert talk.say("/search nowhere") == "error: nothing was found: fewer or other words may help"
+    assert talk.say("/delete 1").splitlines()[-1] == "nothing was deleted"
+    talk.replies.append("y")
+    assert talk.say("/delete 1") == "Delete the first one with 1 turn? It cannot be brought back. y\ndeleted"
+    assert "1 the first one" not in squeezed(talk.say("/list"))
+    assert talk.say("/open 1").startswith("error: ")
+
+
+def test_another_model_takes_over_in_mid_conversation(start: Start) -> None:
+    """It is sent all that was said."""
+    talk = start(Script.saying("One."))
+    talk.say("first")
+    assert talk.say("/model") == "scripted, own worker script"
+    assert "is not here" in talk.say("/model nobody")
+    assert talk.say("second") == "One."
+
+
+def test_what_the_model_is_told_can_be_changed(start: Start) -> None:
+    """By a text, a preset's name, or to nothing."""
+    talk = start(system="Be brief.")
+    assert talk.say("/system") == "Be brief."
+    talk.say("/system Be kind.", "first")
+    assert talk.backend.requests[-1].messages[0] == say("system", "Be kind.")
+    assert talk.say("/system concise") == "the preset concise holds from now on"
+    assert talk.say("/system none", "/system") == (
+        "the model is told nothing from now on\nthe model is told nothing; /system TEXT tells it something"
+    )
+
+
+def test_a_preset_brings_words_and_sampling(start: Start) -> None:
+    """With its variables; the next preset puts other ones in their place."""
+    talk = start()
+    assert talk.say("/preset translator language=Latin") == "the preset translator holds from now on"
+    talk.say("first")
+    request = talk.backend.requests[-1]
+    assert "into Latin" in request.messages[0].text
+    assert request.sampling.temperature == 0.2
+    talk.say("/preset default", "second")
+    assert talk.backend.requests[-1].sampling.temperature is None
+    assert squeezed(talk.say("/preset")).count("\n") == 6
+    assert "did you mean coder?" in talk.say("/preset cder")
+
+
+def test_parameters_are_set_and_shown(start: Start) -> None:
+    """Within their bounds."""
+    talk = start()
+    assert talk.say("/set temperature 0.9", "/set max-tokens=50") == (
+        "temperature is 0.9 from now on\nmax_tokens is 50 from now on"
+    )
+    talk.say("first")
+    assert (talk.backend.requests[-1].sampling.temperature, talk.backend.requests[-1].max_tokens) == (0.9, 50)
+    assert "temperature 0.9 set" in squeezed(talk.say("/params"))
+    assert talk.say("/set temperature 99") == "error: temperature: 99.0 is out of range: 0 to 5"
+    assert talk.say("/set temperature warm") == "error: temperature: warm is not a number"
+    assert "there is no parameter warmth" in talk.say("/set warmth 1")
+    talk.say("/set temperature none", "second")
+    assert talk.backend.requests[-1].sampling.temperature is None
+
+
+def test_thinking_is_asked_for(start: Start) -> None:
+    """Or not, or within a budget."""
+    talk = start()
+    assert talk.say("/think on", "/think 500", "/think off") == (
+        "thinking: on\nthinking: at most 500 tokens\nthinking: off"
+    )
+    talk.say("first")
+    thinking = talk.backend.requests[-1].thinking
+    assert thinking is not None
+    assert thinking.mode == "disabled"
+    assert "is neither on, off nor a number" in talk.say("/think hard")
+
+
+def test_info_stats_tokens_and_debug_tell(start: Start) -> None:
+    """Of this chat and of all."""
+    talk = start(system="Be brief.")
+    talk.say("first question")
+    info = squeezed(talk.say("/info"))
+    assert "model scripted\nwhere own worker\nengine script\ncontext 5 of 32,768 tokens" in info
+    assert "conversation 1: first question" in info
+    assert "answer tokens 1 1" in squeezed(talk.say("/stats"))
+    assert "prompt so far 5" in squeezed(talk.say("/tokens"))
+    assert talk.say("/tokens three little words") == "3 tokens"
+    assert '"first question"' in talk.say("/debug")
+    assert "available" in talk.say("/memory")
+    assert "no colours here" in talk.say("/theme dark")
+
+
+def test_files_are_attached_to_the_next_message(start: Start, tmp_path: Path) -> None:
+    """With sizes and tokens, once."""
+    (tmp_path / "one.txt").write_text("words of a file")
+    (tmp_path / "two.txt").write_text("more")
+    talk = start()
+    assert talk.say("/attach one.txt").startswith("attached one.txt: 15 bytes, ")
+    assert squeezed(talk.say("/attach t*.txt")).startswith("attached two.txt: 4 bytes")
+    assert talk.say("/attach") == "attached: one.txt, two.txt; /attach clear takes it out again"
+    talk.say("what is in them?", "next")
+    parts = talk.backend.requests[0].messages[-1].parts
+    assert [getattr(part, "data", b"") for part in parts] == [b"words of a file", b"more", b""]
+    assert talk.backend.requests[1].messages[-1].parts == (TextPart("next"),)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"a\0b", "is not a text: only texts and PDFs"),
+        (b"\xff\xfe\xfa", "is not a text in UTF-8"),
+        (b"", "is empty"),
+        (b"\x89PNG\r\n\x1a\nx", "is an image: /image"),
+    ],
+)
+def test_what_cannot_be_attached_is_refused(start: Start, tmp_path: Path, content: bytes, problem: str) -> None:
+    """With what it is."""
+    (tmp_path / "odd.bin").write_bytes(content)
+    talk = start()
+    assert problem in talk.say("/attach odd.bin")
+    assert "there is no file nowhere.txt" in talk.say("/attach nowhere.txt")
+    assert "no file is called like *.none" in talk.say("/attach *.none")
+    assert f"{tmp_path.name} is a folder" in talk.say(f"/attach {tmp_path}")
+
+
+def test_a_large_file_is_asked_about(start: Start, tmp_path: Path) -> None:
+    """And attached with a yes."""
+    (tmp_path / "large.txt").write_text("word " * 50)
+    script = Script(turns=(Turn(steps=(Say("ok"),), prompt_tokens=50),), context_tokens=100)
+    talk = start(script)
+    assert talk.say("/attach large.txt").splitlines() == [
+        "large.txt takes 50 tokens, 50% of the context. Attach it? ",
+        "nothing was attached",
+    ]
+    talk.replies.append("y")
+    assert "attached large.txt" in talk.say("/attach large.txt")
+
+
+def test_an_image_needs_a_model_that_sees(start: Start, tmp_path: Path) -> None:
+    """Else it is refused before anything is sent."""
+    (tmp_path / "dot.png").write_bytes(b"\x89PNG\r\n\x1a\nx")
+    (tmp_path / "no.png").write_bytes(b"nothing")
+    seeing = start(Script(turns=(Turn(steps=(Say("A dot."),)),), capabilities=("images",)))
+    assert seeing.say("/image dot.png", "what is it?").splitlines()[-1] == "A dot."
+    assert seeing.backend.requests[0].messages[0].parts[0].media_type == "image/png"  # type: ignore[union-attr]
+    assert "is not an image" in seeing.say("/image no.png")
+    assert "cannot see images" in start().say("/image dot.png")
