@@ -5,15 +5,14 @@ Knows which memory a model goes to; asks no engine.
 
 from __future__ import annotations
 
-import functools
 import sys
-from importlib import metadata
 from typing import Literal
 
 from pensieve.config.settings import Settings
 from pensieve.devices import darwin
 from pensieve.devices.cuda import read_devices
 from pensieve.errors import LoadFailed, MemoryShort, PensieveError
+from pensieve.inference.builds import llamacpp_has_cuda, mlx_has_cuda
 from pensieve.inference.context import context_tokens
 from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.prediction import SMALLEST_CONTEXT_TOKENS, Fits, TooBig, judge, predict
@@ -23,7 +22,6 @@ from pensieve.models.spec import ModelSpec
 Fit = Literal["fits", "tight", "too big", "unknown"]
 
 RETRY_SECONDS = 30.0
-CUDA_PACKAGES = ("mlx-cuda-13", "mlx-cuda-12")
 
 
 def why_not(spec: ModelSpec, settings: Settings, guard: MemoryGuard) -> PensieveError | None:
@@ -70,11 +68,11 @@ def spare(spec: ModelSpec, settings: Settings, host_bytes: int | None) -> int | 
         total = darwin.total_bytes()
         return host_bytes if total is None else min(host_bytes, darwin.wired_limit_bytes(total))
     uses_cards = settings.mlx.device != "cpu" if spec.format == "mlx" else settings.llamacpp.gpu_layers != 0
-    if not uses_cards or (spec.format == "mlx" and not _has_cuda()):
+    cards = [card.free_bytes for card in read_devices()] if uses_cards else []
+    if not cards or not (mlx_has_cuda() if spec.format == "mlx" else llamacpp_has_cuda()):
         return host_bytes
-    cards = [card.free_bytes for card in read_devices()]
     # MLX computes on one card; llama.cpp shares a model between cards and the host.
-    return max(cards, default=host_bytes) if spec.format == "mlx" else host_bytes + sum(cards)
+    return max(cards) if spec.format == "mlx" else host_bytes + sum(cards)
 
 
 def advice(spec: ModelSpec, verdict: TooBig, spare_bytes: int) -> str:
@@ -97,15 +95,3 @@ def _largest_known(spec: ModelSpec, spare_bytes: int) -> str:
         if planned.name != spec.name and predict(planned).at(SMALLEST_CONTEXT_TOKENS) <= spare_bytes
     ]
     return max(fitting, key=lambda planned: planned.weight_bytes).name if fitting else ""
-
-
-@functools.cache
-def _has_cuda() -> bool:
-    """Whether MLX was installed for NVIDIA cards; looks at what is installed, imports nothing."""
-    for package in CUDA_PACKAGES:
-        try:
-            metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-        return True
-    return False
