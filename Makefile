@@ -3,6 +3,7 @@
 PYTHON ?=
 EXTRAS ?= dev mlx-cpu
 TESTS ?=
+WORKERS ?= auto
 CLIENTS ?=
 export PYTHON
 
@@ -15,7 +16,7 @@ test_home := .cache/pensieve
 
 help:
 	@echo "make run     set up if needed, fetch the starter model if it is missing, open the chat"
-	@echo "make test    run the test suite (TESTS=tests/wire for a part of it)"
+	@echo "make test    run the test suite (TESTS=tests/wire for a part of it, WORKERS=1 for one file after another)"
 	@echo "make check   formatting, lint, types, layers, budgets, cleanliness of the tree"
 	@echo "make setup   install everything into .venv (EXTRAS=\"dev mlx-cuda\" to choose the parts)"
 	@echo "make bench   run the benchmarks"
@@ -38,7 +39,7 @@ run:
 
 test: starter-for-tests
 	@echo "==> Running the tests (a few minutes on two cores)"
-	@$(python) -m pytest $(TESTS)
+	@$(python) -m pytest -n $(WORKERS) --maxprocesses 8 --dist loadfile $(TESTS)
 
 stress: starter-for-tests
 	@echo "==> Running the slow tests (many minutes)"
