@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -18,9 +18,12 @@ from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.chat.source import Source
 from pensieve.cli.recipe import Recipe
 from pensieve.config.settings import Folders, Settings
+from pensieve.errors import ModelNotFound
 from pensieve.inference.backend import Backend
+from pensieve.inference.router import Router
 from pensieve.inference.script import Script
 from pensieve.inference.scripted import ScriptedBackend
+from pensieve.models.spec import ModelSpec
 
 
 class AnsweringScreen(PlainScreen):
@@ -48,6 +51,27 @@ class AnsweringScreen(PlainScreen):
         return True
 
 
+class Library:
+    """The scripts' models."""
+
+    def __init__(self, specs: Iterable[ModelSpec]) -> None:
+        self._specs = {spec.name: spec for spec in specs}
+
+    def all(self) -> tuple[ModelSpec, ...]:
+        """Each of them."""
+        return tuple(self._specs.values())
+
+    def find(self, name_or_path: str) -> ModelSpec:
+        """The one of that name."""
+        if name_or_path not in self._specs:
+            raise ModelNotFound(name_or_path)
+        return self._specs[name_or_path]
+
+    def stored_name(self, name: str) -> str:
+        """As it is."""
+        return name
+
+
 class Talk:
     """One chat: `say` gives all that is shown until the next line is read."""
 
@@ -59,7 +83,8 @@ class Talk:
         self._shown = io.StringIO()
         self.screen = AnsweringScreen(self._shown, self.replies)
         recipe = Recipe(scripts[0].model, system)
-        self.source = Source(Place(recipe.model, spec=scripts[0].spec), Settings(), self._open)
+        self.library = Library(script.spec for script in scripts)
+        self.source = Source(self._place(recipe.model), self._open, self._place)
         self.archive = Archive(self.folders.conversations)
         self.session = ChatSession(loop.run(self.source.open()), recipe, self.archive)
         self.desk = Desk(self.session, self.source, self.screen, loop, Settings(), self.folders, recipe)
@@ -83,12 +108,14 @@ class Talk:
         self.loop.run(self.source.aclose())
         self.loop.run(self.archive.aclose())
 
+    def _place(self, name: str) -> Place:
+        return Place(name, spec=self.library.find(name))
+
     @asynccontextmanager
-    async def _open(self, place: Place, settings: Settings) -> AsyncIterator[Backend]:
-        del settings
-        backend = self.backends[place.model]
-        yield backend
-        await backend.aclose()
+    async def _open(self, place: Place) -> AsyncIterator[Backend]:
+        router = Router(self.library.find(place.model), lambda spec: self.backends[spec.name], self.library)
+        yield router
+        await router.aclose()
 
 
 @contextmanager

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -103,6 +104,27 @@ async def open_backend(place: Place, settings: Settings) -> AsyncIterator[Backen
         yield backend
     finally:
         await backend.aclose()
+
+
+@asynccontextmanager
+async def open_chat_backend(place: Place, settings: Settings, folders: Folders) -> AsyncIterator[Backend]:
+    """As `open_backend`; a worker of our own stands behind a router, so that another model can take its place."""
+    if place.spec is None:
+        async with open_backend(place, settings) as backend:
+            yield backend
+        return
+    from pensieve.inference.router import Router  # noqa: PLC0415 - not needed where a server answers
+    from pensieve.inference.worker.host import WorkerBackend  # noqa: PLC0415 - as above
+
+    logging.getLogger("pensieve").addHandler(logging.NullHandler())
+    spec, registry = place.spec, Registry(folders.models)
+    router = await asyncio.to_thread(
+        lambda: Router(spec, lambda spec: WorkerBackend(spec, settings, place.state_folder), registry, settings)
+    )
+    try:
+        yield router
+    finally:
+        await router.aclose()
 
 
 def _serves(server: RunningServer, spec: ModelSpec) -> bool:

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from pensieve.cli.ask import read_question
-from pensieve.cli.backend import Place, check_quantization, choose, connect
+from pensieve.cli.backend import Place, check_quantization, choose, connect, open_chat_backend
 from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.all import TABLE
 from pensieve.cli.chat.commands.asking import use_preset
@@ -84,7 +84,7 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
     is_interactive = sys.stdin.isatty() and not asked.is_printed
     screen = PlainScreen(sys.stdout, sys.stderr, is_interactive=is_interactive)
     recipe = Recipe.of(loaded.settings.generation, place.model)
-    source, archive = Source(place, loaded.settings), Archive(loaded.folders.conversations)
+    source, archive = source_at(place, loaded), Archive(loaded.folders.conversations)
     try:
         session = ChatSession(loop.run(source.open()), recipe, archive)
         desk = Desk(session, source, screen, loop, loaded.settings, loaded.folders, recipe)
@@ -99,6 +99,17 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
     finally:
         loop.run(source.aclose())
         loop.run(archive.aclose())
+
+
+def source_at(place: Place, loaded: LoadedSettings) -> Source:
+    """Who answers, there or wherever another model is."""
+    settings, folders = loaded.settings, loaded.folders
+
+    def choose_named(name: str) -> Place:
+        named = msgspec.structs.replace(settings.model, name=name)
+        return choose(msgspec.structs.replace(settings, model=named), folders)
+
+    return Source(place, lambda place: open_chat_backend(place, settings, folders), choose_named)
 
 
 def _prepare(desk: Desk, asked: Options) -> None:

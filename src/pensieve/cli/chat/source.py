@@ -12,24 +12,27 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 
 import msgspec
 
-from pensieve.cli.backend import Place, choose, open_backend
-from pensieve.config.settings import Folders, Settings
-from pensieve.errors import LoadFailed, MemoryShort, PensieveError
+from pensieve.cli.backend import Place
+from pensieve.errors import PensieveError
 from pensieve.generation import GenerationRequest
 from pensieve.inference.backend import Backend
+from pensieve.inference.residency import describe
+from pensieve.inference.router import Router
 from pensieve.inference.server_client import fetch
 from pensieve.messages import Json, say
 
-Open = Callable[[Place, Settings], AbstractAsyncContextManager[Backend]]
+Open = Callable[[Place], AbstractAsyncContextManager[Backend]]
+Choose = Callable[[str], Place]
+"""Where the model of that name or path answers; blocks, and raises `ModelNotFound`."""
 
 
 class Source:
     """The backend at a place, and the place."""
 
-    def __init__(self, place: Place, settings: Settings, open_at: Open = open_backend) -> None:
-        self._open_at = open_at
+    def __init__(self, place: Place, open_at: Open, choose: Choose) -> None:
         self.place = place
-        self.settings = settings
+        self._open_at = open_at
+        self._choose = choose
         self._stack = AsyncExitStack()
         self._backend: Backend | None = None
 
@@ -41,42 +44,31 @@ class Source:
 
     async def open(self) -> Backend:
         """Begin with the place; nothing is loaded yet."""
-        self._backend = await self._stack.enter_async_context(self._open_at(self.place, self.settings))
+        self._backend = await self._stack.enter_async_context(self._open_at(self.place))
         return self._backend
 
     async def load(self) -> None:
         """Have the model loaded, so that the first question does not wait. Raises what loading raises."""
         await _load(self.backend, self.place.model)
 
-    async def change(self, name: str, folders: Folders) -> AsyncGenerator[str, None]:
-        """Let the model of that name or path answer from now on; see `swap`. Raises `ModelNotFound`."""
-        settings = msgspec.structs.replace(self.settings, model=msgspec.structs.replace(self.settings.model, name=name))
-        place = await asyncio.to_thread(choose, settings, folders)
+    async def change(self, name: str) -> AsyncGenerator[str, None]:
+        """Let the model of that name or path answer from now on; yields what happens, for people.
+
+        It is loaded before the old one goes, where memory holds both. Where it cannot be loaded, the old one stays or
+        comes back, and the error is raised.
+        """
+        place = await asyncio.to_thread(self._choose, name)
         if place == self.place:
             yield f"{place.model} answers already"
             return
-        async with aclosing(self.swap(place)) as changes:
+        is_here = self.place.spec is not None and place.spec is not None
+        backend = self.backend
+        changes = self._swap(backend, name) if is_here and isinstance(backend, Router) else self._move(place)
+        async with aclosing(changes):
             async for change in changes:
                 yield change
-
-    async def swap(self, place: Place) -> AsyncGenerator[str, None]:
-        """Let the model at that place answer from now on; yields what happens, for people.
-
-        It is loaded beside the old one where memory holds both, else after it; where it cannot be loaded, the old one
-        stays or comes back, and the error is raised.
-        """
-        yield f"loading {place.model} ({place.description})"
-        try:
-            fresh = await self._loaded(place)
-        except (MemoryShort, LoadFailed) as error:
-            if self.place.spec is None or place.spec is None or isinstance(error, LoadFailed):
-                raise
-            yield f"{self.place.model} goes first: memory does not hold both"
-            await self._stack.aclose()
-            fresh = await self._loaded_or_back(place)
-        await self._stack.aclose()
-        self._stack, self._backend, self.place = fresh[0], fresh[1], place
-        yield f"{place.model} answers now"
+        self.place = place
+        yield f"{place.model} answers now, {place.description}"
 
     def health(self) -> dict[str, Json] | None:
         """What the server that answers says of itself; None where the worker is our own, or it says nothing."""
@@ -92,19 +84,19 @@ class Source:
         """Give everything back; safe to call twice."""
         await self._stack.aclose()
 
-    async def _loaded(self, place: Place) -> tuple[AsyncExitStack, Backend]:
-        async with AsyncExitStack() as stack:
-            backend = await stack.enter_async_context(self._open_at(place, self.settings))
-            await _load(backend, place.model)
-            return stack.pop_all(), backend
+    async def _swap(self, router: Router, name: str) -> AsyncGenerator[str, None]:
+        async with aclosing(router.swap(name)) as changes:
+            async for change in changes:
+                yield describe(change)
 
-    async def _loaded_or_back(self, place: Place) -> tuple[AsyncExitStack, Backend]:
-        try:
-            return await self._loaded(place)
-        except BaseException:
-            self._stack = AsyncExitStack()
-            await self.open()
-            raise
+    async def _move(self, place: Place) -> AsyncGenerator[str, None]:
+        """From a server to a worker of our own, or the other way: both are there until the new one is ready."""
+        yield f"loading {place.model}, {place.description}"
+        async with AsyncExitStack() as stack:
+            backend = await stack.enter_async_context(self._open_at(place))
+            await _load(backend, place.model)
+            old, self._stack, self._backend = self._stack, stack.pop_all(), backend
+        await old.aclose()
 
 
 async def _load(backend: Backend, model: str) -> None:

@@ -173,12 +173,19 @@ def test_kept_conversations_are_listed_found_named_and_deleted(start: Start) -> 
 
 
 def test_another_model_takes_over_in_mid_conversation(start: Start) -> None:
-    """It is sent all that was said."""
-    talk = start(Script.saying("One."))
+    """It is sent all that was said; the old one stays where the new one is not here."""
+    talk = start(Script.saying("One."), Script(model="other", turns=(Turn(steps=(Say("From the other."),)),)))
     talk.say("first")
-    assert talk.say("/model") == "scripted, own worker script"
-    assert "is not here" in talk.say("/model nobody")
-    assert talk.say("second") == "One."
+    assert talk.say("/model") == "scripted, own worker (script)"
+    assert "nobody is not here" in talk.say("/model nobody")
+    shown = talk.say("/model other").splitlines()
+    assert shown[-1] == "other answers now, own worker"
+    assert any(line.startswith("other is there after") for line in shown)
+    assert talk.say("second") == "From the other."
+    assert talk.backends["other"].requests[-1].messages[:2] == (say("user", "first"), say("assistant", "One."))
+    assert talk.backends["scripted"].is_closed
+    assert talk.say("/model other") == "other answers already"
+    assert [turn.model for turn in talk.session.turns] == ["scripted", "other"]
 
 
 def test_what_the_model_is_told_can_be_changed(start: Start) -> None:

@@ -25,14 +25,15 @@ def model(desk: Desk, argument: str) -> Outcome:
     """Let another model answer from now on; without a name, say which one does."""
     if not argument:
         limits = desk.loop.run(desk.source.backend.limits())
-        desk.say(f"{desk.source.place.model}, {desk.source.place.description} {limits.engine}".rstrip())
+        engine = f" ({limits.engine})" if limits.engine else ""
+        desk.say(f"{desk.source.place.model}, {desk.source.place.description}{engine}")
         return None
     desk.loop.run(_swap(desk, argument))
     return None
 
 
 async def _swap(desk: Desk, name: str) -> None:
-    async for change in desk.source.change(name, desk.folders):
+    async for change in desk.source.change(name):
         desk.say(change)
     desk.session.use(desk.source.backend, desk.source.place.model)
 
