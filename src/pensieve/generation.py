@@ -53,6 +53,10 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Token ids that end the answer, beside the model's own; they are not part of its text."""
     num_logprobs: int | None = None
     """Alternatives to report with each token; 0 reports the chosen token alone, None nothing."""
+    num_answers: int = 1
+    """More than one: a backend gives one at a time, `inference.several` asks it for all of them."""
+    text: str = ""
+    """Goes on from this text as it stands, without messages and without a template, instead."""
     affinity_key: str = ""
     """Requests with the same key belong to one session and share a cached prefix best."""
     deadline_seconds: float | None = None
@@ -142,6 +146,12 @@ class ToolCallFinished(msgspec.Struct, frozen=True, tag="tool_end"):
     id: str
 
 
+class Switched(msgspec.Struct, frozen=True, tag="switched"):
+    """What follows belongs to another of the answers that one request asked for; the first has index 0."""
+
+    index: int
+
+
 class Finished(msgspec.Struct, frozen=True, tag="finished"):
     """The last event of every answered request; `stop_string` only with reason `stop_string`."""
 
@@ -161,6 +171,7 @@ GenerationEvent = (
     | ToolCallStarted
     | ToolCallDelta
     | ToolCallFinished
+    | Switched
     | Finished
 )
 
@@ -172,12 +183,19 @@ class Answer(msgspec.Struct, frozen=True):
     reason: FinishReason
     usage: Usage
     stop_string: str | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the tokens of its text, where they were asked for."""
+    others: tuple[Answer, ...] = ()
+    """Further answers to the same request; `usage` counts them all."""
 
 
 class Collector:
     """Folds events one by one; `message` is what has been said so far, also when the stream broke off."""
 
     def __init__(self) -> None:
+        self._logprobs: list[TokenLogprob] = []
+        self._others: dict[int, Collector] = {}
+        self._index = 0
         self._parts: list[Part] = []
         self._open: TextPart | ThinkingPart | None = None
         self._fragments: list[str] = []
@@ -186,9 +204,18 @@ class Collector:
 
     def add(self, event: GenerationEvent) -> None:
         """Take the next event in."""
+        if isinstance(event, Switched):
+            self._index = event.index
+        elif self._index:
+            self._others.setdefault(self._index, Collector()).add(event)
+        else:
+            self._take(event)
+
+    def _take(self, event: GenerationEvent) -> None:
         match event:
-            case TextDelta(text):
+            case TextDelta(text, logprobs):
                 self._extend(TextPart(""), text)
+                self._logprobs += logprobs
             case ThinkingDelta(text):
                 self._extend(ThinkingPart(""), text)
             case ThinkingFinished(signature):
@@ -203,7 +230,7 @@ class Collector:
             case Finished():
                 self._close()
                 self.finished = event
-            case Started() | PromptProgress():
+            case Started() | PromptProgress() | Switched():
                 pass
 
     @property
@@ -211,6 +238,16 @@ class Collector:
         """The assistant's message so far; an unfinished tool call is not in it."""
         still_open = () if self._open is None else (self._completed(self._open, ""),)
         return Message("assistant", (*self._parts, *still_open))
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer, once every one of them has `Finished`."""
+        finished = self.finished
+        assert finished is not None, "a backend's stream ended without Finished"
+        others = tuple(self._others[index].answer for index in sorted(self._others))
+        usages = [finished.usage, *(other.usage for other in others)]
+        usage = max(usages, key=lambda each: each.completion_tokens)
+        return Answer(self.message, finished.reason, usage, finished.stop_string, tuple(self._logprobs), others)
 
     def _extend(self, empty: TextPart | ThinkingPart, text: str) -> None:
         if type(self._open) is not type(empty):
@@ -247,6 +284,4 @@ async def collect(events: AsyncIterable[GenerationEvent]) -> Answer:
     collector = Collector()
     async for event in events:
         collector.add(event)
-    finished = collector.finished
-    assert finished is not None, "a backend's stream ended without Finished"
-    return Answer(collector.message, finished.reason, finished.usage, finished.stop_string)
+    return collector.answer

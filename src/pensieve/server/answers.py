@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from pensieve.generation import GenerationEvent
+from pensieve.inference.several import several
 from pensieve.server.cache_log import Watch
 from pensieve.server.endpoints import LARGE_BODY_BYTES, Endpoint, Shared, as_sent, decoded, session_of
 from pensieve.server.feed import Feed
@@ -65,7 +66,9 @@ class Answers(Endpoint):
     async def _answer(self, exchange: Exchange) -> AsyncGenerator[GenerationEvent, None]:
         with as_sent(exchange):
             request = await self.loaded(exchange.request)
-            async with aclosing(self.router.generate(request)) as events:
+            generate = self.router.generate
+            answers = generate(request) if request.num_answers == 1 else several(generate, request)
+            async with aclosing(answers) as events:
                 async for event in events:
                     yield event
 

@@ -24,6 +24,7 @@ from pensieve.server.operations import Health, Metrics, Reset
 from pensieve.server.remote_media import RemoteMedia
 from pensieve.server.terminal_keys import TerminalKeys
 from pensieve.wire.anthropic.requests import decode_request
+from pensieve.wire.openai import chat
 from pensieve.wire.openai.responses.requests import decode_request as decode_responses_request
 
 
@@ -48,6 +49,7 @@ def create_app(
             Route("/v1/messages", Answers(shared, decode_request), methods=["POST"]),
             Route("/v1/responses", Answers(shared, decode_responses_request), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
+            Route("/v1/chat/completions", Answers(shared, chat.decode_request), methods=["POST"]),
             Route("/v1/models", Models(shared), methods=["GET"]),
             Route("/v1/models/{id:path}", OneModel(shared), methods=["GET"]),
             Route("/v1/pensieve/cache", Cache(shared), methods=["GET"]),

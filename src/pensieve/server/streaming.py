@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from starlette.types import Send
 
 from pensieve.errors import PensieveError
-from pensieve.generation import Answer, Collector, GenerationEvent
+from pensieve.generation import Collector, GenerationEvent
 from pensieve.server.envelope import send_json
 from pensieve.server.feed import Feed
 from pensieve.server.ledger import RequestRecord
@@ -53,10 +53,7 @@ async def send_whole(feed: Feed, encoder: Encoder, send: Send) -> None:
         return
     if feed.error is not None:
         raise feed.error
-    finished = collector.finished
-    assert finished is not None, "a feed without error ends in Finished"
-    answer = Answer(collector.message, finished.reason, finished.usage, finished.stop_string)
-    await send_json(send, encoder.whole(answer))
+    await send_json(send, encoder.whole(collector.answer))
 
 
 async def send_settled(settled: Settled, send: Send, *, is_stream: bool) -> None:

@@ -33,6 +33,22 @@ def encode_event(event: str, data: Json) -> bytes:
     return frame(event, msgspec.json.encode(data))
 
 
+def json_text(text: str) -> bytes:
+    """The text as JSON; half a character, from a token that ends inside one, is mended."""
+    try:
+        return _json(text)
+    except UnicodeEncodeError:
+        return _json(mended(text))
+
+
+def mended(text: str) -> str:
+    """The text as valid Unicode."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+_json = msgspec.json.Encoder().encode
+
+
 class SseDecoder:
     """Turns chunks, cut anywhere, into whole events; what is incomplete waits for the next chunk."""
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
-import msgspec
-
 from pensieve.errors import PensieveError
 from pensieve.generation import (
     Answer,
@@ -17,6 +15,7 @@ from pensieve.generation import (
     GenerationEvent,
     PromptProgress,
     Started,
+    Switched,
     TextDelta,
     ThinkingDelta,
     ThinkingFinished,
@@ -30,7 +29,7 @@ from pensieve.wire.anthropic.answers import encode_answer, encode_extras, encode
 from pensieve.wire.anthropic.errors import encode_error
 from pensieve.wire.anthropic.manner import PLAIN, Manner
 from pensieve.wire.anthropic.signature import MARK, sealed
-from pensieve.wire.sse import encode_event
+from pensieve.wire.sse import encode_event, json_text
 
 _PING = encode_event("ping", {"type": "ping"})
 _END = b"}}\n\n"
@@ -84,7 +83,7 @@ class EventEncoder:
                 return self._close()
             case ThinkingFinished(signature):
                 return self._close(signature) if self._kind == "thinking" else b""
-            case PromptProgress():
+            case PromptProgress() | Switched():
                 return b""
             case Started():
                 return self._start(event)
@@ -119,7 +118,7 @@ class EventEncoder:
         return self._close() + self._open(kind, empty) + (b"" if is_hidden else self._fragment(text))
 
     def _fragment(self, text: str) -> bytes:
-        return self._delta + _json_string(text) + _END
+        return self._delta + json_text(text) + _END
 
     def _open(self, kind: Kind, block: Json) -> bytes:
         assert self._started is not None, "an answer begins with Started"
@@ -175,14 +174,3 @@ class EventEncoder:
             + encode_event("message_delta", data | encode_extras(self._manner))
             + encode_event("message_stop", {"type": "message_stop"})
         )
-
-
-_json = msgspec.json.Encoder().encode
-
-
-def _json_string(text: str) -> bytes:
-    try:
-        return _json(text)
-    except UnicodeEncodeError:
-        # Half a character, from a token that ends inside one.
-        return _json(text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace"))

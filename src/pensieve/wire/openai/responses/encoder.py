@@ -15,6 +15,7 @@ from pensieve.generation import (
     GenerationEvent,
     PromptProgress,
     Started,
+    Switched,
     TextDelta,
     ThinkingDelta,
     ThinkingFinished,
@@ -70,7 +71,7 @@ class EventEncoder:
                 return self._close()
             case ThinkingFinished(signature):
                 return self._seal(signature)
-            case PromptProgress():
+            case PromptProgress() | Switched():
                 return b""
             case Started():
                 return self._start(event)
