@@ -8,6 +8,7 @@ import msgspec
 
 from pensieve.messages import Json
 from pensieve.sampling.params import RANGES
+from pensieve.server import openapi_openai
 from pensieve.wire.anthropic.answers import AnswerBody
 from pensieve.wire.anthropic.foreign import FOREIGN, RESULT_CONTENT, SPOKEN, TOOL_CHANGES
 from pensieve.wire.anthropic.requests import RequestBody
@@ -33,6 +34,9 @@ ERROR_TYPES = (
 )
 
 
+EITHER_ERROR: Json = {"anyOf": [{"$ref": f"{SCHEMAS}Error"}, {"$ref": f"{SCHEMAS}OpenAIError"}]}
+
+
 def describe(version: str) -> dict[str, Json]:
     """The whole description, ready for JSON."""
     _, schemas = msgspec.json.schema_components([RequestBody, AnswerBody], ref_template=SCHEMAS + "{name}")
@@ -42,7 +46,7 @@ def describe(version: str) -> dict[str, Json]:
         "security": [{}, {"key": []}, {"bearer": []}],
         "paths": _paths(),
         "components": {
-            "schemas": _bounded(schemas) | _answers(),
+            "schemas": _bounded(schemas) | _answers() | openapi_openai.schemas(),
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -54,7 +58,6 @@ def describe(version: str) -> dict[str, Json]:
 def _paths() -> dict[str, Json]:
     messages = _operation("createMessage", "Answer, whole or as server-sent events", _ref("Message"), "MessageRequest")
     messages["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
-    one_model = _operation("retrieveModel", "The model that answers for a name", _ref("Model"))
     name = {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
     cached = _operation("cacheReport", "What the prefix cache did for the last requests", _ref("CacheReport"))
     text = {"name": "text", "in": "query", "schema": {"enum": ["0", "1"]}}
@@ -62,10 +65,17 @@ def _paths() -> dict[str, Json]:
     metrics = _operation("metrics", "Figures for Prometheus", {})
     metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
     count = _operation("countTokens", "Count the tokens of a prompt", _object(input_tokens="integer"), "RequestBody")
+    either = {"anyOf": [_ref("ModelPage"), _ref("OpenAIModels")]}
+    one_of_either = {"anyOf": [_ref("Model"), _ref("OpenAIModel")]}
+    one_model = _operation("retrieveModel", "The model that answers for a name", one_of_either, error=EITHER_ERROR)
+    listed = _operation(
+        "listModels", "All models, on one page, in the shape of the client's API", either, error=EITHER_ERROR
+    )
     return {
+        **{path: {"post": _openai(route)} for path, route in openapi_openai.ROUTES.items()},
         "/v1/messages": {"post": messages},
         "/v1/messages/count_tokens": {"post": count},
-        "/v1/models": {"get": _operation("listModels", "All models, on one page", _ref("ModelPage"))},
+        "/v1/models": {"get": listed},
         "/v1/models/{id}": {"get": one_model | {"parameters": [name]}},
         "/v1/pensieve/cache": {"get": cached | {"parameters": [text]}},
         "/health": {"get": _operation("health", "How the server is", _ref("Health")) | {"security": []}},
@@ -77,9 +87,18 @@ def _paths() -> dict[str, Json]:
     }
 
 
-def _operation(name: str, summary: str, answer: Json, body: str = "") -> dict[str, Any]:
+def _openai(route: openapi_openai.Route) -> dict[str, Any]:
+    operation = _operation(
+        route.operation, route.summary, _ref(route.answer), route.body, error={"$ref": f"{SCHEMAS}OpenAIError"}
+    )
+    if route.is_streamed:
+        operation["responses"]["200"]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    return operation
+
+
+def _operation(name: str, summary: str, answer: Json, body: str = "", error: Json = None) -> dict[str, Any]:
     refusals = {
-        str(status): {"description": text, "content": {"application/json": {"schema": _ref("Error")}}}
+        str(status): {"description": text, "content": {"application/json": {"schema": error or _ref("Error")}}}
         for status, text in REFUSALS.items()
     }
     answered = {"description": "The answer.", "content": {"application/json": {"schema": answer}}}

@@ -131,8 +131,8 @@ def decode_ending(finish_reason: str, stop_reason: Json = None) -> tuple[FinishR
     if isinstance(stop_reason, str):
         if reason == "stop":
             return "stop_string", stop_reason
-        if stop_reason in _TOLD_APART and FINISH_REASONS[stop_reason] == finish_reason:  # type: ignore[index]
-            return stop_reason, None  # type: ignore[return-value]
+        if stop_reason in _TOLD_APART and FINISH_REASONS[stop_reason] == finish_reason:
+            return stop_reason, None
     return reason, None
 
 

@@ -123,6 +123,7 @@ class ChatExchange(msgspec.Struct, frozen=True):
     def settled(self, label: Label) -> Settled | None:
         """See `Exchange`: tools that run elsewhere are left out, and can not be insisted on."""
         del label
+        return None
 
     def encoder(self, label: Label) -> ChunkEncoder:
         """See `Exchange`."""
