@@ -6,6 +6,7 @@ no terminal. Every method raises `HistoryUnusable` or `DiskFull` where the file 
 
 from __future__ import annotations
 
+import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -113,14 +114,16 @@ class ConversationStore:
     def add(self, conversation: Conversation) -> Conversation:
         """Keep a conversation from elsewhere, with numbers of its own here; as a copy if its uid is here already."""
         with self._database.writing() as connection:
-            uid = rows.plain(conversation.uid)
-            if not uid or queries.find(connection, uid) is not None:
-                uid = uuid.uuid4().hex
-            conversation_id = changes.insert_conversation(connection, conversation, uid)
-            numbers = changes.insert_turns(connection, conversation_id, conversation.turns)
-            head = None if conversation.head is None else numbers.get(conversation.head)
-            changes.change(connection, conversation_id, conversation.updated, head=head)
-            return queries.conversation(connection, conversation_id)
+            return queries.conversation(connection, _add(connection, conversation))
+
+    def add_new(self, conversations: Iterable[Conversation]) -> tuple[int, ...]:
+        """Keep those whose uid is not here yet, all or none; their numbers."""
+        with self._database.writing() as connection:
+            return tuple(
+                _add(connection, conversation)
+                for conversation in conversations
+                if queries.find(connection, rows.plain(conversation.uid)) is None
+            )
 
     def rename(self, conversation_id: int, title: str) -> None:
         """Give it another title; raises `ConversationNotFound`."""
@@ -252,3 +255,14 @@ class ConversationStore:
         with self._database.writing() as connection:
             for turn_id in queries.abandoned(connection, since):
                 changes.replace_turn(connection, queries.turn(connection, turn_id))
+
+
+def _add(connection: sqlite3.Connection, conversation: Conversation) -> int:
+    uid = rows.plain(conversation.uid)
+    if not uid or queries.find(connection, uid) is not None:
+        uid = uuid.uuid4().hex
+    conversation_id = changes.insert_conversation(connection, conversation, uid)
+    numbers = changes.insert_turns(connection, conversation_id, conversation.turns)
+    head = None if conversation.head is None else numbers.get(conversation.head)
+    changes.change(connection, conversation_id, conversation.updated, head=head)
+    return conversation_id
