@@ -24,6 +24,7 @@ COMMANDS = {
     "pull": Entry("pensieve.cli.pull:pull", "Fetch a model onto this machine."),
     "models": Entry("pensieve.cli.models:models", "List, convert or remove the models on this machine."),
     "prompts": Entry("pensieve.cli.prompts:prompts", "List, show and make presets for conversations."),
+    "claude": Entry("pensieve.cli.agents:claude_command", "Run Claude Code in this terminal on a local model."),
     "doctor": Entry("pensieve.cli.doctor:doctor", "Show what this machine can run, and what is wrong."),
     "reset": Entry("pensieve.cli.reset:reset", "Let the server try again what failed too often."),
     "config": Entry("pensieve.cli.config:config", "Show the settings and where each one came from."),

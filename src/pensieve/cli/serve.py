@@ -36,6 +36,7 @@ DEMO = "demo"
     "--api-key",
     help="Key that clients must send. Other users of this machine can read a command line: prefer PENSIEVE_API_KEY.",
 )
+@click.option("--until-unused", is_flag=True, help="Stop by itself when the last terminal with an agent has left.")
 @click.option("--script", metavar="FILE", help="Play a script (TOML or JSON, or the word demo) instead of a model.")
 def serve(
     host: str | None,
@@ -46,6 +47,8 @@ def serve(
     weights: str | None,
     api_key: str | None,
     script: str | None,
+    *,
+    until_unused: bool,
 ) -> None:
     """Answer the Anthropic Messages API over HTTP, for coding agents and other clients."""
     flags = {
@@ -63,7 +66,14 @@ def serve(
         router = _scripted_router(script)
     else:
         router = _model_router(loaded.settings, loaded.folders, quantization)
-    run.serve(router, loaded.settings.server, loaded.folders, version=__version__, announce=click.echo)
+    run.serve(
+        router,
+        loaded.settings.server,
+        loaded.folders,
+        version=__version__,
+        announce=click.echo,
+        until_unused=until_unused,
+    )
 
 
 def _log_to_stderr(settings: LogSettings) -> None:

@@ -56,6 +56,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     keep_prompt_text: Literal["on", "off"] = "off"
     """Whether the words of the last prompts stay in memory, for `pensieve doctor cache --text`."""
 
+    linger_seconds: Seconds = 120.0
+    """How long a server that was started for agents stays when the last terminal has left."""
+
     def __repr__(self) -> str:
         shown = msgspec.structs.asdict(self)
         if self.api_key is not None:

@@ -16,6 +16,7 @@ from pensieve.wire.anthropic.errors import decode_error
 HEALTH_SECONDS = 3.0
 """A refused connection is told at once; only a server on a busy machine, or a stranger, takes longer."""
 ANSWER_SECONDS = 10.0
+API_VERSION = "2023-06-01"
 MAX_RUN_FILE_BYTES = 64 * 1024
 
 
@@ -57,7 +58,7 @@ def fetch(url: str, path: str, api_key: str | None = None) -> bytes:
     """What the server at `url` answers to a GET of `path`; its refusals are raised as what they are."""
     import httpx  # noqa: PLC0415 - slow to import, and most commands fetch nothing
 
-    headers = {} if api_key is None else {"x-api-key": api_key}
+    headers = {"anthropic-version": API_VERSION} | ({} if api_key is None else {"x-api-key": api_key})
     try:
         with httpx.Client(trust_env=False, follow_redirects=False, timeout=ANSWER_SECONDS) as client:
             response = client.get(f"{url}{path}", headers=headers)
@@ -66,6 +67,21 @@ def fetch(url: str, path: str, api_key: str | None = None) -> bytes:
     if not response.is_success:
         raise decode_error(response.status_code, response.content)
     return response.content
+
+
+def wake(server: RunningServer, model: str, wait_seconds: float) -> None:
+    """Have the model loaded, by counting the tokens of a word; what hinders it is raised as what it is."""
+    import httpx  # noqa: PLC0415 - as above
+
+    headers = {"anthropic-version": API_VERSION} | ({"x-api-key": server.api_key} if server.api_key else {})
+    body = {"model": model, "messages": [{"role": "user", "content": "hello"}]}
+    try:
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=wait_seconds) as client:
+            response = client.post(f"{server.url}/v1/messages/count_tokens", headers=headers, json=body)
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise ServerUnreachable(f"the server at {server.url} went away while it loaded {model}") from error
+    if not response.is_success:
+        raise decode_error(response.status_code, response.content)
 
 
 def reset_server(server: RunningServer) -> str:

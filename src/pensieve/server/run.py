@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from pensieve.inference.server_client import RunningServer
 from pensieve.server.address import bind, url_of
 from pensieve.server.app import create_app
 from pensieve.server.ledger import Ledger, log
+from pensieve.server.linger import Linger
 from pensieve.server.run_file import RunFile
 from pensieve.server.terminal_keys import TerminalKeys
 
@@ -36,6 +38,8 @@ CUT_OFF_SECONDS = 5
 IDLE_CONNECTION_SECONDS = 75
 """Longer than clients keep idle connections, so that the server never closes one that a client is about to use."""
 HEAD_LIMIT_BYTES = 64 * 1024
+LOOK_SECONDS = 1.0
+"""Between two looks whether anybody is left."""
 STOPPING = Overloaded("the server is stopping", retry_after_seconds=5.0)
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -71,7 +75,7 @@ class Server(uvicorn.Server):
 
     def __init__(self, app: Starlette, on_listening: Callable[[], None]) -> None:
         super().__init__(_config(app))
-        self._ledger: Ledger = app.state.ledger
+        self.ledger: Ledger = app.state.ledger
         self._on_listening = on_listening
 
     @contextlib.contextmanager
@@ -96,8 +100,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept no more, and end what is under way in order."""
-        self._ledger.is_stopping = True
-        timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self._ledger.end_all, STOPPING)
+        self.ledger.is_stopping = True
+        timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self.ledger.end_all, STOPPING)
         try:
             await super().shutdown(sockets)
         finally:
@@ -105,9 +109,15 @@ class Server(uvicorn.Server):
 
 
 def serve(
-    router: Router, settings: ServerSettings, folders: Folders, *, version: str, announce: Callable[[str], None]
+    router: Router,
+    settings: ServerSettings,
+    folders: Folders,
+    *,
+    version: str,
+    announce: Callable[[str], None],
+    until_unused: bool = False,
 ) -> None:
-    """Serve until SIGINT or SIGTERM; raises `AddressUnavailable` before anything is started."""
+    """Serve until SIGINT or SIGTERM, or until all terminals have left; raises `AddressUnavailable` before anything."""
     listener = bind(settings, folders)
     prefer_short_slices()  # the workers inherit it
     url = url_of(listener)
@@ -127,16 +137,38 @@ def serve(
     server = Server(create_app(router, settings, version=version, keys=keys), on_listening)
     try:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-            runner.run(_run(server, router, listener))
+            runner.run(_run(server, router, listener, keys if until_unused else None, settings.linger_seconds))
     finally:
         run_file.remove()
 
 
-async def _run(server: Server, router: Router, listener: socket.socket) -> None:
+async def _run(
+    server: Server, router: Router, listener: socket.socket, keys: TerminalKeys | None, linger_seconds: float
+) -> None:
+    leaving = None if keys is None else asyncio.create_task(_stop_once_left(server, keys, linger_seconds))
     try:
         await server.serve(sockets=[listener])
     finally:
+        if leaving is not None:
+            leaving.cancel()
         await router.aclose()
+
+
+async def _stop_once_left(server: Server, keys: TerminalKeys, linger_seconds: float) -> None:
+    linger = Linger(linger_seconds, time.monotonic())
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        counts, held = server.ledger.counts(), await asyncio.to_thread(keys.held)
+        is_over = linger.is_over(
+            num_terminals=len(held),
+            num_running=counts["running"],
+            num_received=counts["received"],
+            now_seconds=time.monotonic(),
+        )
+        if is_over:
+            log.info("every terminal has left: the server stops")
+            server.should_exit = True
+            return
 
 
 def _config(app: Starlette) -> uvicorn.Config:

@@ -1,0 +1,87 @@
+"""What Claude Code is told of a model's size, and which of its tools it gets. Plain decisions: starts nothing.
+
+The rule by which it compacts, and the sizes of its prompts, were measured with version 2.1.330 (docs/agents.md).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from pensieve.errors import UsageError
+
+Tools = Literal["all", "reduced", "bare"]
+
+PROMPT_TOKENS: dict[Tools, int] = {"all": 14_000, "reduced": 5_000, "bare": 1_300}
+"""Of the first request with these tools, with room for tokenizers that make more of it than others."""
+ROOM_TOKENS: dict[Tools, int] = {"all": 4_000, "reduced": 4_000, "bare": 1_400}
+"""What a conversation needs beyond it before it is compacted, or it would be compacted all the time."""
+RESERVE_TOKENS = 3_000
+OUTPUT_CAP_TOKENS = 20_000
+SMALLEST_OUTPUT_TOKENS = 512
+LARGEST_OUTPUT_TOKENS = 32_000
+
+
+class ModelFacts(msgspec.Struct, frozen=True):
+    """What the server says of a model, as it is loaded now."""
+
+    name: str
+    context_tokens: int
+    max_output_tokens: int
+    thinks: bool = False
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """The limits that Claude Code is given, and its tools."""
+
+    context_tokens: int
+    output_tokens: int
+    tools: Tools
+
+    @property
+    def compacts_at_tokens(self) -> int:
+        """The size of a prompt from which on Claude Code compacts its conversation."""
+        return compacts_at(self.context_tokens, self.output_tokens)
+
+    @property
+    def room_tokens(self) -> int:
+        """What a conversation may hold beyond the first prompt."""
+        return self.compacts_at_tokens - PROMPT_TOKENS[self.tools]
+
+
+def compacts_at(context_tokens: int, output_tokens: int) -> int:
+    """Claude Code's own rule."""
+    return context_tokens - min(output_tokens, OUTPUT_CAP_TOKENS) - RESERVE_TOKENS
+
+
+def plan_claude(facts: ModelFacts) -> Plan:
+    """The most tools that the context carries; raises `UsageError` where it carries none."""
+    eighth = max(SMALLEST_OUTPUT_TOKENS, facts.context_tokens // 8)
+    output_tokens = min(eighth, LARGEST_OUTPUT_TOKENS, facts.max_output_tokens)
+    left = compacts_at(facts.context_tokens, output_tokens)
+    for tools, prompt_tokens in PROMPT_TOKENS.items():
+        if left - prompt_tokens >= ROOM_TOKENS[tools]:
+            return Plan(facts.context_tokens, output_tokens, tools)
+    raise UsageError(
+        f"{facts.name} has a context of {facts.context_tokens:,} tokens here, and Claude Code needs"
+        f" {smallest_context_tokens():,} or more: take another model, or free memory if the context was cut to fit"
+    )
+
+
+def smallest_context_tokens() -> int:
+    """The smallest context that any plan is made for."""
+    least = PROMPT_TOKENS["bare"] + ROOM_TOKENS["bare"] + RESERVE_TOKENS
+    return -(-least * 8 // 7)
+
+
+def note_of(plan: Plan) -> str:
+    """What a user should know of the plan; "" where nothing was left out."""
+    context = f"a context of {plan.context_tokens:,} tokens"
+    match plan.tools:
+        case "all":
+            return ""
+        case "reduced":
+            return f"{context}: Claude Code gets the tools Bash, Edit, Read and Write only, and a shorter prompt"
+        case "bare":
+            return f"{context}: Claude Code runs bare, with the tools Bash, Edit and Read, so that its prompt fits"
