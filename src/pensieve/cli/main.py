@@ -25,6 +25,7 @@ COMMANDS = {
     "models": Entry("pensieve.cli.models:models", "List, convert or remove the models on this machine."),
     "prompts": Entry("pensieve.cli.prompts:prompts", "List, show and make presets for conversations."),
     "claude": Entry("pensieve.cli.agents:claude_command", "Run Claude Code in this terminal on a local model."),
+    "history": Entry("pensieve.cli.history:history", "Find, read, export, import and delete conversations."),
     "doctor": Entry("pensieve.cli.doctor:doctor", "Show what this machine can run, and what is wrong."),
     "reset": Entry("pensieve.cli.reset:reset", "Let the server try again what failed too often."),
     "config": Entry("pensieve.cli.config:config", "Show the settings and where each one came from."),

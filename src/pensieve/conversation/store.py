@@ -116,6 +116,11 @@ class ConversationStore:
         with self._database.writing() as connection:
             return queries.conversation(connection, _add(connection, conversation))
 
+    def add_all(self, conversations: Iterable[Conversation]) -> tuple[int, ...]:
+        """Keep them all in the way of `add`, or none; their numbers."""
+        with self._database.writing() as connection:
+            return tuple(_add(connection, conversation) for conversation in conversations)
+
     def add_new(self, conversations: Iterable[Conversation]) -> tuple[int, ...]:
         """Keep those whose uid is not here yet, all or none; their numbers."""
         with self._database.writing() as connection:
