@@ -8,16 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import jinja2
 import msgspec
-from jinja2 import meta
 from msgspec import Meta
 
 from pensieve.errors import UsageError
-from pensieve.prompts.sandbox import FOREIGN, Sandbox
 from pensieve.sampling.params import SamplingParams
+
+if TYPE_CHECKING:
+    from pensieve.prompts.sandbox import Sandbox
 
 PresetName = Annotated[
     str,
@@ -49,6 +49,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 
     def render(self, given: Mapping[str, str] | None = None) -> str:
         """The system text with these values. Raises `UsageError` for a variable without value or a wrong template."""
+        from pensieve.prompts.sandbox import FOREIGN  # noqa: PLC0415 - brings Jinja, slow to import
+
         values = {"date": datetime.now().astimezone().date().isoformat(), **self.variables, **(given or {})}
         self._check(values, given or {})
         environment = _environment()
@@ -70,10 +72,18 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _environment() -> Sandbox:
+    import jinja2  # noqa: PLC0415 - slow to import
+
+    from pensieve.prompts.sandbox import Sandbox  # noqa: PLC0415 - as above
+
     return Sandbox(undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True)
 
 
 def _names(preset: Preset) -> set[str]:
+    from jinja2 import meta  # noqa: PLC0415 - slow to import
+
+    from pensieve.prompts.sandbox import FOREIGN  # noqa: PLC0415 - as above
+
     try:
         return meta.find_undeclared_variables(_environment().parse(preset.system))
     except (*FOREIGN, SyntaxError) as error:

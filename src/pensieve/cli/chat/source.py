@@ -16,8 +16,6 @@ from pensieve.cli.backend import Place
 from pensieve.errors import PensieveError
 from pensieve.generation import GenerationRequest
 from pensieve.inference.backend import Backend
-from pensieve.inference.residency import describe
-from pensieve.inference.router import Router
 from pensieve.inference.server_client import fetch
 from pensieve.messages import Json, say
 
@@ -62,8 +60,7 @@ class Source:
             yield f"{place.model} answers already"
             return
         is_here = self.place.spec is not None and place.spec is not None
-        backend = self.backend
-        changes = self._swap(backend, name) if is_here and isinstance(backend, Router) else self._move(place)
+        changes = self._swap(name) if is_here else self._move(place)
         async with aclosing(changes):
             async for change in changes:
                 yield change
@@ -84,7 +81,12 @@ class Source:
         """Give everything back; safe to call twice."""
         await self._stack.aclose()
 
-    async def _swap(self, router: Router, name: str) -> AsyncGenerator[str, None]:
+    async def _swap(self, name: str) -> AsyncGenerator[str, None]:
+        from pensieve.inference.residency import describe  # noqa: PLC0415 - slow to import, and seldom needed
+        from pensieve.inference.router import Router  # noqa: PLC0415 - as above
+
+        router = self.backend
+        assert isinstance(router, Router), "a model of our own stands behind a router"
         async with aclosing(router.swap(name)) as changes:
             async for change in changes:
                 yield describe(change)

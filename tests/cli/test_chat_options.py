@@ -1,0 +1,110 @@
+"""Options of `pensieve chat`, and `pensieve` alone, in real pipes against a scripted server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from pensieve.cli.main import main
+from pensieve.conversation.store import ConversationStore
+
+Printed = Callable[..., tuple[int, str, str]]
+
+
+def said(*words: str, typed: str = "") -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `pensieve` with these words and this standard input."""
+    command = (sys.executable, "-m", "pensieve", *words)
+    ended = subprocess.run(command, input=typed, capture_output=True, encoding="utf-8", timeout=60, check=False)
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+@pytest.fixture
+def printed(
+    pensieve_home: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Printed]:
+    """`pensieve chat --print` in this process, with nothing on standard input."""
+    (pensieve_home / "nothing").touch()
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status = main(["chat", "--print", *words])
+        return (status, *capfd.readouterr())
+
+    with (pensieve_home / "nothing").open() as nothing:
+        monkeypatch.setattr("sys.stdin", nothing)
+        yield run
+
+
+@pytest.mark.usefixtures("served_home")
+def test_without_a_command_a_chat_opens() -> None:
+    """Its options too."""
+    assert said(typed="the capital?\n") == (0, "The capital of France is Paris.\n", "")
+    status, answers, notes = said("--verbose", "--no-streaming", "the capital?")
+    assert (status, answers) == (0, "The capital of France is Paris.\n")
+    assert "2 prompt tokens, 0 of them cached, 6 answer tokens" in notes
+
+
+@pytest.mark.usefixtures("served_home")
+def test_print_answers_one_question_for_scripts() -> None:
+    """Words and standard input are one question, whatever it begins with; nothing else is printed."""
+    assert said("chat", "--print", "one line", typed="first piped\nlast piped") == (0, "Both arrived.\n", "")
+    assert said("chat", "--print", typed="/help me: the capital?\n") == (0, "The capital of France is Paris.\n", "")
+    assert said("chat", "--print", "break") == (1, "half\n", "error: it broke\n")
+
+
+def test_a_conversation_is_gone_on_with(served_home: Path, printed: Printed) -> None:
+    """The last one, or one by its number."""
+    assert printed("the capital?")[0] == 0
+    assert printed("--continue", "second") == (0, "It went on.\n", "")
+    assert printed("only piped")[0] == 0
+    assert printed("--resume", "1", "think")[:2] == (0, "Thought.\n")
+    with ConversationStore(served_home / "data" / "conversations.db") as store:
+        kept = {each.id: each.num_turns for each in store.list()}
+    assert kept == {1: 3, 2: 1}
+    assert "going on with 1: the capital? (3 turns)" in said("chat", "--resume", "1")[2]
+
+
+@pytest.mark.usefixtures("served_home", "printed")
+@pytest.mark.parametrize(
+    ("words", "status", "problem"),
+    [
+        (("--print",), 2, "there is nothing to ask"),
+        (("--continue",), 2, "there is no conversation to go on with"),
+        (("--continue", "--resume", "1"), 2, "use one of them"),
+        (("--resume", "99"), 1, "99"),
+        (("--preset", "cder"), 2, "did you mean coder?"),
+        (("--preset", "translator tongue=x"), 2, "has no variable tongue"),
+        (("--temperature", "9"), 2, "temperature"),
+        (("--connect", "http://127.0.0.1:9"), 1, "no server answers at http://127.0.0.1:9"),
+        (("--quantization", "int4"), 2, "--quantization is for loading a model"),
+    ],
+)
+def test_what_cannot_be_is_told(
+    words: tuple[str, ...], status: int, problem: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, and nothing is asked."""
+    assert main(["chat", *words]) == status
+    shown = capfd.readouterr()
+    assert problem in shown.err
+    assert shown.out == ""
+
+
+def test_a_server_at_an_address_answers(served_home: Path, printed: Printed) -> None:
+    """With the model it has; one that it lacks is refused."""
+    url = json.loads((served_home / "state" / "server.json").read_text())["url"]
+    (served_home / "state" / "server.json").unlink()
+    assert printed("--connect", url, "the capital?") == (0, "The capital of France is Paris.\n", "")
+    status, _, problem = printed("--connect", url, "--model", "other", "the capital?")
+    assert status == 2
+    assert "has no model other: it has scripted" in problem
+
+
+def test_a_preset_speaks_first(served_home: Path, printed: Printed) -> None:
+    """Filled in, and kept with the conversation."""
+    assert printed("--preset", "translator language=Latin", "the capital?")[0] == 0
+    with ConversationStore(served_home / "data" / "conversations.db") as store:
+        assert "into Latin" in store.open(1).system
