@@ -103,6 +103,11 @@ class Talk:
             self._repl.take(line)
         return self._shown.getvalue().rstrip("\n")
 
+    @property
+    def has_left(self) -> bool:
+        """Whether the chat has ended."""
+        return self._repl.has_left
+
     def close(self) -> None:
         """Give everything back."""
         self.loop.run(self.source.aclose())

@@ -33,7 +33,7 @@ class Repl:
         self._screen = desk.screen
         self._is_interactive = is_interactive
         self._has_failed = False
-        self._has_left = False
+        self.has_left = False
 
     def answer(self, question: str) -> int:
         """Answer one question, whatever it begins with; the exit status."""
@@ -47,11 +47,11 @@ class Repl:
         """Talk until the person leaves, `first` of all. In a pipe, a question that failed makes the status 1."""
         if first:
             self.take(first)
-        while not self._has_left:
+        while not self.has_left:
             try:
                 self.take(self._next_line())
             except EOFError:
-                self._has_left = True
+                self.has_left = True
             except KeyboardInterrupt:
                 if not self._is_interactive:
                     return INTERRUPTED_STATUS
@@ -90,7 +90,7 @@ class Repl:
         session = self._desk.session
         match outcome:
             case Leave():
-                self._has_left = True
+                self.has_left = True
             case Answer(is_summary):
                 self._draw(session.compact() if is_summary else session.answer())
             case None:

@@ -313,3 +313,78 @@ def test_an_image_needs_a_model_that_sees(start: Start, tmp_path: Path) -> None:
     assert seeing.backend.requests[0].messages[0].parts[0].media_type == "image/png"  # type: ignore[union-attr]
     assert "is not an image" in seeing.say("/image no.png")
     assert "cannot see images" in start().say("/image dot.png")
+
+
+def test_a_conversation_is_saved_and_loaded(start: Start, tmp_path: Path) -> None:
+    """With all its branches; nothing is overwritten unasked."""
+    talk = start()
+    assert talk.say("/save") == "error: nothing was said yet in this conversation"
+    talk.say("first words?", "/retry")
+    assert talk.say("/save").startswith("wrote first-words.json (")
+    before = (tmp_path / "first-words.json").read_bytes()
+    assert talk.say("/save first-words").splitlines()[-1] == "nothing was written"
+    talk.replies.append("y")
+    assert talk.say("/save first-words.json").startswith("first-words.json is there already. Overwrite it? y\nwrote ")
+    assert (tmp_path / "first-words.json").read_bytes() == before
+    assert talk.say("/new", "/load first-words.json").splitlines()[-1] == "loaded first words? (1 turn)"
+    assert talk.say("/history") == "> first words?\nTwo."
+    assert len(talk.session.conversation.turns) == 2  # type: ignore[union-attr]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["first-words.json"]
+
+
+def test_what_cannot_be_loaded_or_written_is_told(start: Start, tmp_path: Path) -> None:
+    """And changes nothing."""
+    (tmp_path / "odd.json").write_text("[1, 2")
+    talk = start()
+    talk.say("first")
+    assert "odd.json cannot be imported" in talk.say("/load odd.json")
+    assert talk.say("/load none.json") == "error: there is no file none.json"
+    assert "is a folder" in talk.say(f"/save {tmp_path}")
+    assert "cannot be written" in talk.say("/save nowhere/deep.json")
+    assert talk.say("/history") == "> first\nOne."
+
+
+@pytest.mark.parametrize(
+    ("form", "beginning"), [("md", b"# first"), ("txt", b"first"), ("html", b"<!doctype"), ("json", b"{")]
+)
+def test_a_conversation_is_exported(start: Start, tmp_path: Path, form: str, beginning: bytes) -> None:
+    """In each form, said or by the file's ending."""
+    talk = start()
+    talk.say("first")
+    assert talk.say(f"/export {form} out.x", f"/export out.{form}").count("wrote out.") == 2
+    content = (tmp_path / "out.x").read_bytes()
+    assert content.lower().startswith(beginning)
+    assert content == (tmp_path / f"out.{form}").read_bytes()
+    assert "is not a form" in talk.say("/export pdf out.pdf")
+    assert "something is missing" in talk.say("/export")
+
+
+def test_every_way_out_leaves(start: Start) -> None:
+    """By any name; nothing is read afterwards."""
+    for name in ("exit", "quit", "q", "bye"):
+        talk = start()
+        assert talk.say(f"/{name}") == ""
+        assert talk.has_left
+
+
+def test_commands_complete_what_may_follow_them(start: Start, tmp_path: Path) -> None:
+    """Names, files, conversations, models, presets."""
+    (tmp_path / "notes.txt").touch()
+    (tmp_path / "notes.json").touch()
+    talk = start()
+    talk.say("first")
+
+    def candidates(line: str) -> list[str]:
+        return [candidate.text for candidate in TABLE.complete(talk.desk, line)]
+
+    assert candidates("/at") == ["/attach"]
+    assert candidates("/attach no") == ["notes.json", "notes.txt"]
+    assert candidates("/load n") == ["notes.json"]
+    assert candidates("/image n") == []
+    assert candidates("/open fir") == candidates("/fork ") == ["1"]
+    assert candidates("/preset co") == candidates("/system co") == ["coder", "concise"]
+    assert candidates("/set te") == ["temperature"]
+    assert candidates("/think o") == ["on", "off"]
+    assert candidates("/export h") == ["html"]
+    assert candidates("/help sa") == ["save"]
+    assert candidates("/copy c") == ["code"]

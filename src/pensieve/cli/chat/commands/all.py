@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pensieve.cli.chat.commands import asking, attaching, keeping, talking, telling
+from pensieve.cli.chat.commands import asking, attaching, filing, keeping, talking, telling
 from pensieve.cli.chat.commands.table import Command, Table
 from pensieve.cli.chat.desk import Desk
 
@@ -20,4 +20,14 @@ HELP = Command[Desk](
     telling.complete_help(_table),
     "Talk",
 )
-TABLE = Table((HELP, *talking.COMMANDS, *asking.COMMANDS, *attaching.COMMANDS, *keeping.COMMANDS, *telling.COMMANDS))
+TABLE = Table(
+    (
+        HELP,
+        *talking.COMMANDS,
+        *asking.COMMANDS,
+        *attaching.COMMANDS,
+        *filing.COMMANDS,
+        *keeping.COMMANDS,
+        *telling.COMMANDS,
+    )
+)
