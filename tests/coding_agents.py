@@ -94,15 +94,14 @@ def network() -> Iterator[Net]:
     if shutil.which("unshare") is None or shutil.which("nsenter") is None or shutil.which("ip") is None:
         yield Net()
         return
-    holder = subprocess.Popen(["unshare", "-n", "sh", "-c", _HOLD], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    try:
+    words = ["unshare", "-n", "sh", "-c", _HOLD]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as holder:
         assert holder.stdout is not None
         is_up = holder.stdout.readline() == b"up\n"
-        yield Net(("nsenter", "-t", str(holder.pid), "-n")) if is_up else Net()
-    finally:
-        holder.kill()
-        holder.wait()
-        holder.stdout.close()
+        try:
+            yield Net(("nsenter", "-t", str(holder.pid), "-n")) if is_up else Net()
+        finally:
+            holder.kill()
 
 
 @contextmanager
@@ -113,17 +112,19 @@ def place(folder: Path, *serve: str, **settings: str) -> Iterator[Place]:
     work.mkdir()
     words = command("serve", "--port", "0", *serve)
     environment = variables(Path(settings.pop("home", folder / "pensieve"))) | settings
-    with network() as net, (folder / "server.log").open("w") as log:
-        server = subprocess.Popen(net.command(*words), env=environment, stdout=subprocess.PIPE, stderr=log, text=True)
+    with (
+        network() as net,
+        (folder / "server.log").open("w") as log,
+        subprocess.Popen(net.command(*words), env=environment, stdout=subprocess.PIPE, stderr=log, text=True) as server,
+    ):
+        assert server.stdout is not None
+        url = next(word for word in server.stdout.readline().split() if word.startswith("http"))
         try:
-            assert server.stdout is not None
-            url = next(word for word in server.stdout.readline().split() if word.startswith("http"))
             yield Place(net, url, home, work)
         finally:
             server.send_signal(signal.SIGTERM)
-            assert server.wait(timeout=30) == 0
-            server.stdout.close()
-            assert "Traceback" not in (folder / "server.log").read_text()
+        assert server.wait(timeout=30) == 0
+    assert "Traceback" not in (folder / "server.log").read_text()
 
 
 def write_script(path: Path, *turns: dict[str, Any], **more: Any) -> Path:
