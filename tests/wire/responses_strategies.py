@@ -5,17 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Literal
 
-import msgspec
 from hypothesis import strategies as st
 
 from pensieve.generation import (
     Answer,
     Finished,
-    FinishReason,
     GenerationEvent,
     GenerationRequest,
-    Started,
+    TextDelta,
     Thinking,
+    ThinkingFinished,
+    TokenLogprob,
     ToolCallFinished,
     ToolChoice,
 )
@@ -31,7 +31,7 @@ from pensieve.messages import (
     ToolSpec,
 )
 from pensieve.wire.openai.effort import BUDGETS
-from wire.strategies import bytes_, event_runs, image_types, json_objects, sampling, texts, usages, words
+from wire.strategies import bytes_, event_runs, image_types, json_objects, reasons, sampling, texts, usages, words
 
 signatures = st.just("") | words.filter(lambda word: not word.startswith("pensieve"))
 text_parts = st.builds(TextPart, texts)
@@ -48,6 +48,10 @@ results = st.builds(ToolResultPart, words, st.lists(contents, max_size=3).map(tu
 calls = st.builds(ToolCallPart, words, words, json_objects)
 thoughts = st.builds(ThinkingPart, words, signatures)
 answer_parts = st.one_of(text_parts, thoughts, calls)
+alternatives = st.lists(st.tuples(st.integers(0, 99), texts, st.floats(-9, 0)), max_size=2).map(tuple)
+logprobs = st.lists(st.builds(TokenLogprob, st.integers(0, 99), texts, st.floats(-9, 0), alternatives), max_size=2).map(
+    tuple
+)
 sealed_thoughts = st.builds(RedactedThinkingPart, words.filter(lambda word: not word.startswith("pensieve")))
 
 said = st.builds(Message, st.just("assistant"), st.lists(answer_parts | sealed_thoughts, min_size=1).map(tuple))
@@ -98,30 +102,36 @@ def requests(draw: st.DrawFn) -> GenerationRequest:
     )
 
 
-def _reason(reason: FinishReason, *, has_calls: bool) -> FinishReason:
-    """The reason as the format says it."""
-    match reason:
-        case "length" | "context_full":
-            return "length"
-        case "refusal" | "repetition":
-            return "refusal"
-        case _:
-            return "tool_calls" if has_calls else "stop"
+def _end(finished: Finished, *, has_calls: bool) -> Finished:
+    """The end as the format says it: calls are seen, and a stop string stands where the reason is one."""
+    if finished.reason in ("stop", "tool_calls"):
+        return Finished("tool_calls" if has_calls else "stop", finished.usage)
+    return finished if finished.reason == "stop_string" else Finished(finished.reason, finished.usage)
+
+
+@st.composite
+def ends(draw: st.DrawFn, *, has_calls: bool) -> Finished:
+    """Every end of an answer that has calls, or none."""
+    return _end(Finished(draw(reasons), draw(usages()), draw(words)), has_calls=has_calls)
 
 
 @st.composite
 def runs(draw: st.DrawFn) -> list[GenerationEvent]:
     """All events of one answer, with an end that the format can say."""
     events = draw(event_runs())
-    finished = events[-1]
-    assert isinstance(finished, Finished)
     has_calls = any(isinstance(event, ToolCallFinished) for event in events)
-    signed = [_resigned(event, draw(signatures)) for event in events[:-1]]
-    return [*signed, Finished(_reason(finished.reason, has_calls=has_calls), finished.usage)]
+    told = [_told(event, draw(signatures), draw(logprobs)) for event in events[:-1]]
+    return [*told, draw(ends(has_calls=has_calls))]
 
 
-def _resigned(event: GenerationEvent, signature: str) -> GenerationEvent:
-    return msgspec.structs.replace(event, signature=signature) if hasattr(event, "signature") else event
+def _told(event: GenerationEvent, signature: str, likely: tuple[TokenLogprob, ...]) -> GenerationEvent:
+    match event:
+        case ThinkingFinished():
+            return ThinkingFinished(signature)
+        case TextDelta(text):
+            return TextDelta(text, likely)
+        case _:
+            return event
 
 
 @st.composite
@@ -130,12 +140,12 @@ def answers(draw: st.DrawFn) -> Answer:
     parts = draw(st.lists(st.one_of(spoken_texts, thoughts, calls), max_size=5))
     apart = tuple(part for at, part in enumerate(parts) if at == 0 or not _are_texts(part, parts[at - 1]))
     has_calls = any(isinstance(part, ToolCallPart) for part in apart)
-    reason = _reason(draw(st.sampled_from(["stop", "length", "refusal"])), has_calls=has_calls)
-    return Answer(Message("assistant", apart), reason, draw(usages()))
+    end = draw(ends(has_calls=has_calls))
+    has_text = any(isinstance(part, TextPart) for part in apart)
+    return Answer(
+        Message("assistant", apart), end.reason, end.usage, end.stop_string, draw(logprobs) if has_text else ()
+    )
 
 
 def _are_texts(*parts: object) -> bool:
     return all(isinstance(part, TextPart) for part in parts)
-
-
-__all__ = ["Started", "answers", "requests", "runs"]

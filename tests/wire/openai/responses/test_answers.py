@@ -21,7 +21,7 @@ WHOLE: dict[str, Json] = {"status": "completed", "output": []}
 
 def encoded(answer: Answer, *, is_summary_wanted: bool = False) -> dict[str, Json]:
     """The body of an answer."""
-    manner = Manner(ECHOED, is_summary_wanted=is_summary_wanted, is_thinking_sealed=True)
+    manner = Manner(ECHOED, is_summary_wanted=is_summary_wanted, is_thinking_sealed=True, has_logprobs=True)
     return EventEncoder("resp_1", "m", manner=manner).whole(answer)
 
 

@@ -30,7 +30,7 @@ from streams import CUTS
 from wire.responses_strategies import runs
 from wire.strategies import PROPERTY
 
-SUMMARY = Manner(is_summary_wanted=True, is_thinking_sealed=True)
+SUMMARY = Manner(is_summary_wanted=True, is_thinking_sealed=True, has_logprobs=True)
 ADDED = {"type": "response.output_item.added", "output_index": 0, "item": {"type": "message"}}
 MORE = {"type": "response.output_text.delta", "output_index": 0, "delta": "a"}
 DONE = {"type": "response.output_item.done", "output_index": 0, "item": {"type": "message"}}
@@ -75,7 +75,7 @@ def test_a_stream_is_understood_in_any_cut(cut: Callable[[bytes], list[bytes]]) 
 def test_what_is_encoded_is_decoded_to_the_same_events(events: list[GenerationEvent]) -> None:
     """Whether thinking is told as a summary or as it is."""
     assert decoded([encoded(events)]) == events
-    assert decoded([encoded(events, Manner(is_thinking_sealed=True))]) == events
+    assert decoded([encoded(events, Manner(is_thinking_sealed=True, has_logprobs=True))]) == events
 
 
 def test_text_for_a_tool_comes_back_as_its_one_argument() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from openai.types.responses import ResponseStreamEvent
@@ -12,7 +13,6 @@ from pydantic import TypeAdapter
 
 from pensieve.errors import ContextOverflow, WorkerCrashed
 from pensieve.generation import (
-    Answer,
     Collector,
     Finished,
     FinishReason,
@@ -39,7 +39,7 @@ from wire.strategies import PROPERTY
 SDK_EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
 STARTED = Started(11, 4)
 ECHOED = {"parallel_tool_calls": True, "tool_choice": "auto", "tools": []}
-SEALED = Manner(ECHOED, is_summary_wanted=True, is_thinking_sealed=True)
+SEALED = Manner(ECHOED, is_summary_wanted=True, is_thinking_sealed=True, has_logprobs=True)
 SPOKEN: list[GenerationEvent] = [
     STARTED,
     PromptProgress(8, 11),
@@ -127,10 +127,8 @@ def test_an_answer_in_one_piece_is_what_its_stream_ends_with(events: list[Genera
     collector = Collector()
     for event in events:
         collector.add(event)
-    finished = collector.finished
-    assert finished is not None
-    answer = Answer(collector.message, finished.reason, finished.usage)
-    assert parsed(encoder(SEALED).whole(answer)) == parsed(said(*events, manner=SEALED)[-1]["response"])
+    manner = msgspec.structs.replace(SEALED, has_logprobs=False)
+    assert parsed(encoder(manner).whole(collector.answer)) == parsed(said(*events, manner=manner)[-1]["response"])
 
 
 def test_the_size_of_the_prompt_is_told_before_the_prompt_is_read() -> None:
@@ -208,8 +206,8 @@ def test_probabilities_come_with_their_text() -> None:
     tokens = (TokenLogprob(1, "a", -0.5, ((2, "b", -1.5),)),)
     manner = Manner(has_logprobs=True)
     frames = said(STARTED, TextDelta("a", tokens), Finished("stop", Usage()), manner=manner)
-    other = {"token": "b", "logprob": -1.5, "bytes": [98]}
-    told = [{"token": "a", "logprob": -0.5, "bytes": [97], "top_logprobs": [other]}]
+    other = {"token": "b", "logprob": -1.5, "id": 2, "bytes": [98]}
+    told = [{"token": "a", "logprob": -0.5, "id": 1, "bytes": [97], "top_logprobs": [other]}]
     assert frames[4]["logprobs"] == told
     assert frames[-1]["response"]["output"][0]["content"][0]["logprobs"] == told
 

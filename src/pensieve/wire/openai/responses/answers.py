@@ -1,12 +1,12 @@
 """Whole answers of the Responses API, and the words that streams share with them: status, usage and their reasons.
 
-Pure, both directions. Knows no frames.
+Pure, both directions. Knows no frames. `stop_reason` is our addition, as in Chat Completions: the stop string, or which
+of our endings stands behind one of the API's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
 
 import msgspec
 
@@ -14,8 +14,9 @@ from pensieve.errors import BackendFailure, InvalidRequest, PensieveError
 from pensieve.generation import Answer, FinishReason, Usage
 from pensieve.messages import Json, Message, Part, ToolCallPart
 from pensieve.wire.body import check
+from pensieve.wire.openai.answers import ChosenBody, LogprobsBody, decode_logprobs
 from pensieve.wire.openai.errors import encode_error
-from pensieve.wire.openai.responses.items import AnyItem, CallItem, CustomCallItem, settle
+from pensieve.wire.openai.responses.items import AnyItem, CallItem, CustomCallItem, MessageItem, OutputText, settle
 from pensieve.wire.openai.responses.turns import decode_items
 
 INCOMPLETE: dict[FinishReason, str] = {
@@ -26,6 +27,7 @@ INCOMPLETE: dict[FinishReason, str] = {
 }
 """The API has two words for an answer that is not whole; with any other reason it is complete."""
 _REASONS: dict[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "refusal"}
+_TOLD_APART: tuple[FinishReason, ...] = ("context_full", "repetition")
 
 
 class InputDetails(msgspec.Struct, frozen=True):
@@ -48,14 +50,20 @@ class IncompleteDetails(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
-class ResponseBody(msgspec.Struct, frozen=True):
-    """An answer, whole or as far as it came, as it stands in JSON."""
+class EndBody(msgspec.Struct, frozen=True, kw_only=True):
+    """How an answer ended, or how it stands."""
 
-    status: Literal["completed", "incomplete", "failed", "in_progress", "queued", "cancelled"] = "completed"
-    output: tuple[AnyItem, ...] = ()
+    status: str = "completed"
     usage: UsageBody | None = None
     incomplete_details: IncompleteDetails | None = None
-    error: dict[str, Json] | None = None
+    stop_reason: str | None = None
+    error: Json = None
+
+
+class ResponseBody(EndBody, frozen=True, kw_only=True):
+    """An answer, whole or as far as it came, as it stands in JSON."""
+
+    output: tuple[AnyItem, ...] = ()
 
 
 def encode_usage(usage: Usage) -> dict[str, Json]:
@@ -77,22 +85,26 @@ def decode_usage(usage: UsageBody | None) -> Usage:
     return Usage(usage.input_tokens, details.cached_tokens, usage.output_tokens)
 
 
-def encode_end(reason: FinishReason) -> dict[str, Json]:
+def encode_end(reason: FinishReason, stop_string: str | None) -> dict[str, Json]:
     """The fields that say how an answer ended."""
+    told = stop_string if reason == "stop_string" else reason if reason in _TOLD_APART else None
+    fields: dict[str, Json] = {"stop_reason": told}
     if reason not in INCOMPLETE:
-        return {"status": "completed"}
-    return {"status": "incomplete", "incomplete_details": {"reason": INCOMPLETE[reason]}}
+        return fields | {"status": "completed"}
+    return fields | {"status": "incomplete", "incomplete_details": {"reason": INCOMPLETE[reason]}}
 
 
-def decode_end(body: ResponseBody, *, has_calls: bool) -> FinishReason:
-    """Our reason for how an answer ended; an unknown one is `BackendFailure`."""
+def decode_end(body: EndBody, *, has_calls: bool) -> tuple[FinishReason, str | None]:
+    """How an answer ended, and the stop string; an unknown word is `BackendFailure`."""
     if body.status == "completed":
-        return "tool_calls" if has_calls else "stop"
+        if body.stop_reason is not None:
+            return "stop_string", body.stop_reason
+        return ("tool_calls" if has_calls else "stop"), None
     word = "" if body.incomplete_details is None else body.incomplete_details.reason or ""
     reason = _REASONS.get(word)
     if body.status != "incomplete" or reason is None:
-        raise BackendFailure(f"the server ended its answer as {body.status} ({word[:100]})")
-    return reason
+        raise BackendFailure(f"the server ended its answer as {body.status[:100]} ({word[:100]})")
+    return next((each for each in _TOLD_APART if each == body.stop_reason and INCOMPLETE[each] == word), reason), None
 
 
 def encode_failure(error: PensieveError) -> dict[str, Json]:
@@ -132,8 +144,15 @@ def decode_answer(body: dict[str, Json]) -> Answer:
     except InvalidRequest as error:
         raise BackendFailure(f"the server's answer is not as the API has it: {error}") from error
     parts = _said(wire.output)
-    reason = decode_end(wire, has_calls=any(isinstance(part, ToolCallPart) for part in parts))
-    return Answer(Message("assistant", parts), reason, decode_usage(wire.usage))
+    reason, stop_string = decode_end(wire, has_calls=any(isinstance(part, ToolCallPart) for part in parts))
+    logprobs = decode_logprobs(LogprobsBody(_chosen(wire.output)))
+    return Answer(Message("assistant", parts), reason, decode_usage(wire.usage), stop_string, logprobs)
+
+
+def _chosen(items: Iterable[AnyItem]) -> tuple[ChosenBody, ...]:
+    messages = (item for item in items if isinstance(item, MessageItem) and not isinstance(item.content, str))
+    texts = (piece for item in messages for piece in item.content if isinstance(piece, OutputText))
+    return tuple(chosen for text in texts for chosen in text.logprobs or ())
 
 
 def _said(items: Iterable[AnyItem]) -> tuple[Part, ...]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from pensieve.errors import BackendFailure
@@ -18,10 +16,10 @@ from pensieve.generation import (
     ToolCallFinished,
     ToolCallStarted,
 )
-from pensieve.messages import Json
 from pensieve.wire.anthropic.signature import MARK
+from pensieve.wire.openai.answers import ChosenBody, LogprobsBody, decode_logprobs
 from pensieve.wire.openai.errors import decode_error
-from pensieve.wire.openai.responses.answers import ResponseBody, UsageBody, decode_end, decode_usage
+from pensieve.wire.openai.responses.answers import EndBody, decode_end, decode_usage
 from pensieve.wire.openai.responses.names import INPUT, qualified
 from pensieve.wire.sse import SseEvent
 
@@ -41,13 +39,6 @@ class _Item(msgspec.Struct, frozen=True):
     encrypted_content: str | None = None
 
 
-class _End(msgspec.Struct, frozen=True):
-    status: str
-    usage: UsageBody | None = None
-    incomplete_details: Json = None
-    error: Json = None
-
-
 class _Frame(msgspec.Struct, frozen=True):
     """Any frame; each kind has some of the fields."""
 
@@ -55,7 +46,8 @@ class _Frame(msgspec.Struct, frozen=True):
     item: _Item | None = None
     delta: str = ""
     output_index: int = -1
-    response: _End | None = None
+    response: EndBody | None = None
+    logprobs: tuple[ChosenBody, ...] | None = None
     message: str = ""
     code: str | None = None
     param: str | None = None
@@ -101,7 +93,7 @@ class EventDecoder:
             return self._close(frame)
         return self._more(frame) if kind.endswith(".delta") else []
 
-    def _start(self, response: _End | None) -> list[GenerationEvent]:
+    def _start(self, response: EndBody | None) -> list[GenerationEvent]:
         """Servers of others tell the size of the prompt at the end; ours does before."""
         if self._is_started:
             return []
@@ -122,7 +114,8 @@ class EventDecoder:
         if item is None or frame.output_index != self._index:
             raise _misplaced(frame)
         if kind in _WORDS:
-            return [TextDelta(frame.delta)] if frame.delta else []
+            logprobs = decode_logprobs(LogprobsBody(frame.logprobs))
+            return [TextDelta(frame.delta, logprobs)] if frame.delta or logprobs else []
         if kind in _THOUGHTS:
             return [ThinkingDelta(frame.delta)] if frame.delta else []
         if kind == "response.function_call_arguments.delta":
@@ -149,12 +142,12 @@ class EventDecoder:
         return whole
 
     def _end(self, frame: _Frame) -> Finished:
-        end: Any = frame.response
+        end = frame.response
         if end is None or self._item is not None:
             raise _misplaced(frame)
         self.is_finished = True
-        body = msgspec.convert({"status": end.status, "incomplete_details": end.incomplete_details}, type=ResponseBody)
-        return Finished(decode_end(body, has_calls=self._has_calls), decode_usage(end.usage))
+        reason, stop_string = decode_end(end, has_calls=self._has_calls)
+        return Finished(reason, decode_usage(end.usage), stop_string)
 
 
 def _misplaced(frame: _Frame) -> BackendFailure:

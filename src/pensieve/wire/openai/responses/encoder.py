@@ -26,6 +26,7 @@ from pensieve.generation import (
     Usage,
 )
 from pensieve.messages import Json, RedactedThinkingPart, TextPart, ThinkingPart, ToolCallPart
+from pensieve.wire.openai.answers import encode_logprobs
 from pensieve.wire.openai.responses.answers import (
     INCOMPLETE,
     encode_end,
@@ -34,8 +35,8 @@ from pensieve.wire.openai.responses.answers import (
     encode_usage,
 )
 from pensieve.wire.openai.responses.manner import PLAIN, Manner
-from pensieve.wire.openai.responses.telling import Call, TextCall, Thoughts, Words, encode_logprobs
-from pensieve.wire.sse import encode_event
+from pensieve.wire.openai.responses.telling import Call, TextCall, Thoughts, Words
+from pensieve.wire.sse import encode_event, mended
 
 _json = msgspec.json.Encoder().encode
 _Open = Words | Thoughts | Call | TextCall
@@ -75,11 +76,11 @@ class EventEncoder:
                 return b""
             case Started():
                 return self._start(event)
-            case Finished(reason, usage):
+            case Finished(reason, usage, stop_string):
                 status = (
                     "incomplete" if reason in INCOMPLETE or isinstance(self._open, Call | TextCall) else "completed"
                 )
-                return self._close(status) + self._end(encode_usage(usage), encode_end(reason))
+                return self._close(status) + self._end(encode_usage(usage), encode_end(reason, stop_string))
 
     def ping(self) -> bytes:
         """A sign of life: the response's state once more, which readers take for news, unlike a comment."""
@@ -94,15 +95,17 @@ class EventEncoder:
 
     def whole(self, answer: Answer) -> dict[str, Json]:
         """The same answer in one piece: what the last frame of its stream holds."""
+        logprobs = answer.logprobs
         for part in answer.message.parts:
-            self._tell(part)
+            self._tell(part, logprobs)
+            logprobs = () if isinstance(part, TextPart) else logprobs
         self._close("incomplete" if answer.reason in INCOMPLETE else "completed")
-        return self._response(usage=encode_usage(answer.usage), **encode_end(answer.reason))
+        return self._response(usage=encode_usage(answer.usage), **encode_end(answer.reason, answer.stop_string))
 
-    def _tell(self, part: object) -> None:
+    def _tell(self, part: object, logprobs: tuple[TokenLogprob, ...]) -> None:
         match part:
             case TextPart(text):
-                self._say(text, ())
+                self._say(text, logprobs)
             case ThinkingPart(text, signature):
                 self._think(text)
                 self._seal(signature)
@@ -134,7 +137,7 @@ class EventEncoder:
     def _say(self, text: str, logprobs: tuple[TokenLogprob, ...]) -> bytes:
         opened = b"" if isinstance(self._open, Words) else self._begin(Words(self._item_id("msg")))
         assert isinstance(self._open, Words)
-        told = encode_logprobs(logprobs) if self._manner.has_logprobs else []
+        told = encode_logprobs(logprobs)["content"] if self._manner.has_logprobs else []
         self._open.logprobs += told
         return opened + self._more(text, b',"logprobs":' + _json(told))
 
@@ -183,7 +186,7 @@ class EventEncoder:
 
     def _more(self, text: str, more: bytes = b"") -> bytes:
         assert self._open is not None, "a piece came outside an item"
-        text = _whole_characters(text)
+        text = text if text.isascii() else mended(text)
         self._open.pieces.append(text)
         if not self._open.delta_type:
             return b""
@@ -220,10 +223,3 @@ class EventEncoder:
         frame = encode_event(kind, {"type": kind, **fields, "sequence_number": self._num_frames})
         self._num_frames += 1
         return frame
-
-
-def _whole_characters(text: str) -> str:
-    """The text without halves of characters, from tokens that end inside one: JSON cannot carry them."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

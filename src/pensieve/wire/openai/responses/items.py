@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from pensieve.errors import InvalidRequest
 from pensieve.messages import Json
+from pensieve.wire.openai.answers import ChosenBody
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
 PASSED_OVER = "pensieve_passed_over"
@@ -35,7 +36,7 @@ class OutputText(Piece, frozen=True, kw_only=True, tag="output_text"):
 
     text: str
     annotations: Json = None
-    logprobs: Json = None
+    logprobs: tuple[ChosenBody, ...] | None = None
 
 
 class PlainText(Piece, frozen=True, kw_only=True, tag="text"):

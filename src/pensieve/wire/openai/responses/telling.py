@@ -5,10 +5,8 @@ One class for each kind of item. Knows no other item, no number and no frame: `e
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-from pensieve.generation import TokenLogprob
 from pensieve.messages import Json
 from pensieve.wire.anthropic.signature import sealed
 from pensieve.wire.openai.responses.names import text_input
@@ -160,17 +158,3 @@ class TextCall(Told):
     def item(self, status: str) -> Fields:
         """See `Told`."""
         return self._fixed | {"status": status, "input": "" if status == "in_progress" else text_input(self.text)}
-
-
-def encode_logprobs(logprobs: Sequence[TokenLogprob]) -> list[Json]:
-    """Probabilities of tokens in the API's fields."""
-    return [
-        _token(each.text, each.logprob)
-        | {"top_logprobs": [_token(text, value) for _, text, value in each.alternatives]}
-        for each in logprobs
-    ]
-
-
-def _token(text: str, logprob: float) -> Fields:
-    encoded = text.encode("utf-8", "replace")
-    return {"token": encoded.decode(), "logprob": logprob, "bytes": list(encoded)}

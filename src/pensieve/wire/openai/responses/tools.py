@@ -16,6 +16,7 @@ from pensieve.generation import ToolChoice
 from pensieve.messages import Json, ToolSpec
 from pensieve.wire.openai.responses.items import NonEmpty
 from pensieve.wire.openai.responses.names import INPUT, Names, qualified
+from pensieve.wire.openai.tools import NO_PARAMETERS
 
 HOSTED = ("web_search", "file_search", "code_interpreter", "computer", "image_generation", "tool_search")
 """What the kinds begin with that run on OpenAI's servers, or are clients' parts of what runs there."""
@@ -155,7 +156,7 @@ def _offer(tool: Tool, space: str, path: str) -> Offer:
         raise InvalidRequest("field is missing", path=f"{path}.name")
     name, said = qualified(space, tool.name), tool.description or ""
     if tool.type == "function":
-        spec = ToolSpec(name, tool.parameters or {"type": "object", "properties": {}}, said, bool(tool.strict))
+        spec = ToolSpec(name, tool.parameters or NO_PARAMETERS, said, bool(tool.strict))
     else:
         spec = ToolSpec(name, _text_parameters(), _told(said, tool.format))
     return Offer(spec, tool.type, tool.name, space)
