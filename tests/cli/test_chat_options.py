@@ -108,3 +108,24 @@ def test_a_preset_speaks_first(served_home: Path, printed: Printed) -> None:
     assert printed("--preset", "translator language=Latin", "the capital?")[0] == 0
     with ConversationStore(served_home / "data" / "conversations.db") as store:
         assert "into Latin" in store.open(1).system
+
+
+@pytest.mark.model
+@pytest.mark.usefixtures("starter_home")
+def test_a_real_model_goes_through_the_commands() -> None:
+    """Counting, retrying, summarising and changing in its own worker; answers alone on standard output."""
+    lines = (
+        "What is the capital of France? Answer in one sentence.",
+        "/tokens capital of France",
+        "/retry",
+        "/fork",
+        "/set max_tokens 20",
+        "/compact",
+        "/info",
+        "/model smollm2-135m",
+    )
+    status, answers, notes = said("--temperature", "0", typed="".join(f"{line}\n" for line in lines))
+    assert status == 0, notes
+    assert answers.splitlines()[:2] == ["The capital of France is Paris."] * 2
+    for told in ("tokens\n", "another branch", "max_tokens is 20", "own worker", "smollm2-135m answers already"):
+        assert told in notes

@@ -24,6 +24,7 @@ from pensieve.errors import (
     Overloaded,
     PensieveError,
     ServerUnreachable,
+    UsageError,
     WorkerCrashed,
 )
 from pensieve.generation import TextDelta
@@ -145,7 +146,7 @@ async def test_a_worker_that_crashed_is_asked_once_more(made: Made) -> None:
     session, backend = made.session(Script(turns=(Turn(steps=(Say("half "), CRASH)), Turn(steps=(Say("whole"),)))))
     events = await submit(session, "question")
     [retrying] = [event for event in events if isinstance(event, Retrying)]
-    assert "it restarts by itself" in retrying.problem
+    assert retrying.problem == "the worker of scripted ended (killed)"
     assert answers(session) == ["whole"]
     assert len(backend.requests) == 2
     kept = await made.archive.do(lambda store: store.open(1))
@@ -236,6 +237,16 @@ async def test_a_summary_stands_for_what_was_said(made: Made) -> None:
     assert (texts[0], texts[2:]) == ("Be brief.", ["We counted.", "second"])
     assert [turn.is_summary for turn in session.turns] == [False, True, False]
     assert answers(session) == ["one", "We counted.", "two"]
+
+
+@pytest.mark.parametrize("turn", [Turn(), Turn(steps=(Say("again"),), finish="repetition")], ids=["none", "a loop"])
+async def test_what_is_no_summary_changes_nothing(made: Made, turn: Turn) -> None:
+    """The conversation goes on as it was."""
+    session, _ = made.session(Script(turns=(Turn(steps=(Say("one"),)), turn)))
+    await submit(session, "first")
+    with pytest.raises(UsageError, match="nothing was changed"):
+        assert [event async for event in session.compact()]
+    assert answers(session) == ["one"]
 
 
 async def test_a_new_conversation_begins_without_the_old_one(made: Made) -> None:

@@ -10,6 +10,21 @@ PATIENCE_SECONDS = 30.0
 """Who is told to come again later than this is not kept waiting in silence."""
 
 
+def problem_of(error: PensieveError) -> str:
+    """What went wrong, in words that do not ask for what happens by itself."""
+    match error:
+        case WorkerCrashed(_, model, exit_status):
+            return f"the worker of {model} ended ({exit_status})"
+        case ConnectionLost():
+            return "the connection to the server broke off"
+        case ServerUnreachable():
+            return "the server is not there"
+        case Overloaded(problem):
+            return problem
+        case _:
+            return str(error)
+
+
 def retry_delay_seconds(error: PensieveError) -> float | None:
     """How long to wait before the one retry; None: it would not help."""
     match error:

@@ -12,7 +12,7 @@ from contextlib import aclosing
 import msgspec
 
 from pensieve.cli.chat.archive import Archive, Recorder
-from pensieve.cli.chat.retries import retry_delay_seconds
+from pensieve.cli.chat.retries import problem_of, retry_delay_seconds
 from pensieve.cli.chat.window import Forgot, Window, surely_fits
 from pensieve.cli.recipe import Recipe
 from pensieve.conversation.conversation import Conversation, Turn
@@ -26,6 +26,9 @@ SUMMARIZE = (
     "Summarise our conversation so far, for yourself: what was asked, what was found or decided, names, numbers, code "
     "and wishes that will be needed again. Leave out what is settled and of no more use. Write only the summary."
 )
+
+SUMMARY_TOKENS = 1024
+"""The longest summary, whatever the longest answer is."""
 
 
 class Retrying(msgspec.Struct, frozen=True):
@@ -133,16 +136,16 @@ class ChatSession:
         if not any(turn.answer for turn in self.turns):
             raise UsageError("there is nothing to summarise yet")
         question, collector = say("user", SUMMARIZE), Collector()
-        async with aclosing(self._attempts(question)) as events:
+        async with aclosing(self._attempts(question, SUMMARY_TOKENS)) as events:
             async for event in events:
                 if isinstance(event, Retrying):
                     collector = Collector()
                 elif not isinstance(event, Forgot):
                     collector.add(event)
                 yield event
-        summary = say("assistant", collector.message.text)
-        if not summary.text.strip():
-            raise UsageError("the model gave no summary: try again, or /undo what is not needed")
+        summary, finished = say("assistant", collector.message.text), collector.finished
+        if not summary.text.strip() or finished is None or finished.reason == "repetition":
+            raise UsageError("the model gave no usable summary, so nothing was changed: try again, or another /model")
         await self._begin((question, summary), is_summary=True)
 
     # Conversations.
@@ -211,30 +214,31 @@ class ChatSession:
 
     # Inside.
 
-    async def _attempts(self, question: Message) -> AsyncGenerator[Event, None]:
+    async def _attempts(self, question: Message, max_tokens: int | None = None) -> AsyncGenerator[Event, None]:
         """The answer; once more from its beginning where that can help."""
         try:
-            async with aclosing(self._events(question)) as events:
+            async with aclosing(self._events(question, max_tokens)) as events:
                 async for event in events:
                     yield event
         except PensieveError as error:
             delay = retry_delay_seconds(error)
             if delay is None:
                 raise
-            retrying = Retrying(str(error), delay)
+            retrying = Retrying(problem_of(error), delay)
         else:
             return
         yield retrying
         await self._pause(retrying.delay_seconds)
-        async with aclosing(self._events(question)) as events:
+        async with aclosing(self._events(question, max_tokens)) as events:
             async for event in events:
                 yield event
 
-    async def _events(self, question: Message) -> AsyncGenerator[Event, None]:
+    async def _events(self, question: Message, max_tokens: int | None) -> AsyncGenerator[Event, None]:
         forgot = await self._fit(question)
         if forgot is not None:
             yield forgot
-        self.last_request = self._request(self.window.turns(self._spoken()), question)
+        request = self._request(self.window.turns(self._spoken()), question)
+        self.last_request = request if max_tokens is None else msgspec.structs.replace(request, max_tokens=max_tokens)
         async with aclosing(self.backend.generate(self.last_request)) as events:
             async for event in events:
                 yield event

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -18,7 +18,19 @@ from pensieve.sampling.params import DEFAULTS, RANGES, SamplingParams, merge, va
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
 UNSET = ("none", "default")
-THINK_USAGE = "/think on, /think off, or /think 500 for at most 500 tokens; /think default leaves it to the model"
+THINK_USAGE = (
+    "/think on, /think off, or /think 500 for at most 500 tokens; /think default leaves it to the model, "
+    "/think show unfolds it"
+)
+
+
+@runtime_checkable
+class Unfolding(Protocol):
+    """A screen that folds thinking."""
+
+    def unfold(self) -> None:
+        """Show thinking, or fold it again."""
+        ...
 
 
 def model(desk: Desk, argument: str) -> Outcome:
@@ -175,6 +187,11 @@ def think(desk: Desk, argument: str) -> Outcome:
     if not argument:
         desk.say(f"thinking: {_thinking(desk.session.recipe.thinking) or 'as the model does'}; {THINK_USAGE}")
         return None
+    if argument == "show":
+        if not isinstance(desk.screen, Unfolding):
+            raise UsageError("thinking cannot be folded here: it is shown on terminals, and left out of pipes")
+        desk.screen.unfold()
+        return None
     thinking = _asked_thinking(argument.lower())
     desk.session.recipe = msgspec.structs.replace(desk.session.recipe, thinking=thinking)
     desk.say(f"thinking: {_thinking(thinking) or 'as the model does'}")
@@ -224,7 +241,7 @@ def complete_parameters(desk: Desk, typed: str) -> list[Candidate]:
 def complete_thinking(desk: Desk, typed: str) -> list[Candidate]:
     """What may follow /think."""
     del desk
-    return list(among(("on", "off", "default"), typed))
+    return list(among(("on", "off", "default", "show"), typed))
 
 
 COMMANDS = (
@@ -243,6 +260,6 @@ COMMANDS = (
     ),
     Command[Desk]("params", params, "Show the parameters in force.", aliases=("parameters",), group="Ask"),
     Command[Desk](
-        "think", think, "Have the model think first, or not.", "[on|off|TOKENS]", (), complete_thinking, "Ask"
+        "think", think, "Have the model think first, or not.", "[on|off|TOKENS|show]", (), complete_thinking, "Ask"
     ),
 )

@@ -51,8 +51,9 @@ def attach(desk: Desk, argument: str) -> Outcome:
     num_tokens = _count(desk, found)
     if len(found) > 1:
         desk.screen.show(Table(tuple((str(file.path), size_of(file.num_bytes)) for file in found)))
-    if not _is_wanted(desk, found, num_tokens):
-        desk.say("nothing was attached")
+    too_large = _too_large(desk, found, num_tokens)
+    if too_large and not desk.screen.confirm(f"{too_large}. Attach it?"):
+        desk.say(f"nothing was attached: {too_large}")
         return None
     desk.session.attachments += tuple(file.part for file in found)
     size = size_of(sum(file.num_bytes for file in found))
@@ -131,12 +132,12 @@ def _count(desk: Desk, found: Sequence[File]) -> int:
     return desk.loop.run(desk.session.count_alone(message))
 
 
-def _is_wanted(desk: Desk, found: Sequence[File], num_tokens: int) -> bool:
+def _too_large(desk: Desk, found: Sequence[File], num_tokens: int) -> str:
+    """Why somebody should be asked first; empty for files of a usual size."""
     limit = desk.loop.run(desk.source.backend.limits()).context_tokens
     if not limit or num_tokens <= limit * LARGE_SHARE:
-        return True
-    share = f"{num_tokens / limit:.0%} of the context"
-    return desk.screen.confirm(f"{_named(found)} takes {count_of(num_tokens, 'token')}, {share}. Attach it?")
+        return ""
+    return f"{_named(found)} takes {count_of(num_tokens, 'token')}, {num_tokens / limit:.0%} of the context"
 
 
 def _named(found: Sequence[File]) -> str:

@@ -74,7 +74,7 @@ def _write(desk: Desk, path: Path, content: bytes) -> None:
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name a file")
     if path.exists() and not desk.screen.confirm(f"{path} is there already. Overwrite it?"):
-        desk.say("nothing was written")
+        desk.say(f"nothing was written: {path} is there already")
         return
     try:
         _put(path, content)

@@ -54,7 +54,7 @@ def history(desk: Desk, argument: str) -> Outcome:
 def _show(desk: Desk, turn: Turn) -> None:
     if turn.is_summary:
         desk.say("(from here on a summary stands for what is above it)")
-    for message in turn.messages:
+    for message in turn.messages[-1:] if turn.is_summary else turn.messages:
         desk.screen.show(message)
     if turn.answer is None and not turn.is_summary:
         desk.say("(not answered)")
