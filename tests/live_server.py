@@ -85,6 +85,7 @@ async def serving(
     *,
     instead: Backend | None = None,
     fetcher: Fetches | None = None,
+    batches: Path | None = None,
     keys: TerminalKeys | None = None,
     **settings: Any,
 ) -> AsyncIterator[Live]:
@@ -94,7 +95,7 @@ async def serving(
     wanted = ServerSettings(port=0, **settings)
     listener = await asyncio.to_thread(bind, wanted, NO_FOLDERS)
     router = Router(script.spec, lambda _spec: instead or backend)
-    app = create_app(router, wanted, version="1.2.3", fetcher=fetcher, keys=keys)
+    app = create_app(router, wanted, version="1.2.3", fetcher=fetcher, keys=keys, batches=batches)
     listening = asyncio.Event()
     loop = asyncio.get_running_loop()
 

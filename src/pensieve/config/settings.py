@@ -220,6 +220,11 @@ class Folders(msgspec.Struct, frozen=True):
         return self.data / "conversations.db"
 
     @property
+    def batches(self) -> Path:
+        """The queue of Message Batches and their results, owner-only."""
+        return self.data / "batches.db"
+
+    @property
     def run_file(self) -> Path:
         """The server of this user that runs now: address and process id, owner-only."""
         return self.state / "server.json"

@@ -24,8 +24,17 @@ BUSY_SECONDS = 10.0
 class Database:
     """One connection, safe to use from several threads, one at a time."""
 
-    def __init__(self, path: Path, migrations: Sequence[str] = MIGRATIONS, *, is_durable: bool = True) -> None:
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[str] = MIGRATIONS,
+        *,
+        is_durable: bool = True,
+        purpose: str = "conversations",
+    ) -> None:
+        """`purpose`: what the file holds, for messages."""
         self.path = path
+        self._purpose = purpose
         self._is_durable = is_durable
         self._migrations = migrations
         self._lock = threading.RLock()
@@ -87,7 +96,7 @@ class Database:
         except OSError as error:
             raise self._unusable(f"cannot be used ({error.strerror})", "make it readable and writable") from error
         except OverflowError as error:
-            raise InvalidRequest("a number is larger than the file of conversations can hold") from error
+            raise InvalidRequest(f"a number is larger than the file of {self._purpose} can hold") from error
         except sqlite3.Error as error:
             raise self._converted(error) from error
 
@@ -104,7 +113,7 @@ class Database:
         return self._unusable(f"cannot be used ({words})", "look at the file, its folder and the disk")
 
     def _unusable(self, problem: str, advice: str) -> HistoryUnusable:
-        return HistoryUnusable(f"the file of conversations {self.path} {problem}: {advice}")
+        return HistoryUnusable(f"the file of {self._purpose} {self.path} {problem}: {advice}")
 
     def _prepare(self) -> None:
         connection = self._connection

@@ -135,6 +135,12 @@ class Router:
         """Requests under way, over all models."""
         return self._residents.num_running
 
+    @property
+    def num_places(self) -> int:
+        """Requests that the current model's engine answers at once."""
+        is_mlx = self._residents.current.format == "mlx"
+        return self._settings.mlx.parallel if is_mlx else self._settings.llamacpp.parallel
+
     def is_resident(self, name: str) -> bool:
         """Whether that model has its place in memory now."""
         return name in self._residents

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -13,6 +15,9 @@ from pensieve.config.settings import ServerSettings
 from pensieve.errors import MethodNotAllowed, NotFound
 from pensieve.inference.router import Router
 from pensieve.server.answers import Answers
+from pensieve.server.batches.answers import BatchAnswers
+from pensieve.server.batches.queue import BatchQueue
+from pensieve.server.batches.routes import batch_routes
 from pensieve.server.body import BodyLimit
 from pensieve.server.cache_log import CacheLog
 from pensieve.server.endpoints import Cache, CountTokens, Hello, Models, OneModel, OpenApi, Shared
@@ -35,21 +40,25 @@ def create_app(
     version: str,
     fetcher: Fetches | None = None,
     keys: TerminalKeys | None = None,
+    batches: Path | None = None,
 ) -> Starlette:
     """The application over a router; its ledger is `app.state.ledger`. `fetcher` stands in for the settings' own.
 
-    `keys` are those that terminals hold, accepted beside the settings' own.
+    `batches` is the file that Message Batches are kept in; without one there are none. `keys` are those that terminals
+    hold, accepted beside the settings' own.
     """
     ledger = Ledger()
     fetcher = fetcher or (RemoteMedia() if settings.allow_image_urls == "on" else FetchesNothing())
     cache_log = CacheLog(keeps_text=settings.keep_prompt_text == "on")
     shared = Shared(router, settings, ledger, MediaLoader(fetcher), cache_log, version)
+    queue = None if batches is None else BatchQueue(batches, router, ledger, BatchAnswers(shared))
     app = Starlette(
         routes=[
             Route("/v1/messages", Answers(shared, decode_request), methods=["POST"]),
             Route("/v1/responses", Answers(shared, decode_responses_request), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
             Route("/v1/chat/completions", Answers(shared, chat.decode_request), methods=["POST"]),
+            *batch_routes(queue),
             Route("/v1/models", Models(shared), methods=["GET"]),
             Route("/v1/models/{id:path}", OneModel(shared), methods=["GET"]),
             Route("/v1/pensieve/cache", Cache(shared), methods=["GET"]),
@@ -72,6 +81,7 @@ def create_app(
     )
     app.router.redirect_slashes = False
     app.state.ledger = ledger
+    app.state.batches = queue
     return app
 
 

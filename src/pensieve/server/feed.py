@@ -52,14 +52,14 @@ class Feed:
         self._reader.add_done_callback(self._on_read)
         self._listener = asyncio.create_task(self._listen())
         self._timer = self._loop.call_later(self._silence_seconds, self._on_timer)
-        self._ledger.live.add(self)
+        self._ledger.begin(self)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End both tasks; the generator is closed when this returns."""
-        self._ledger.live.discard(self)
+        self._ledger.end(self)
         self._timer.cancel()
         self._reader.cancel()
         self._listener.cancel()

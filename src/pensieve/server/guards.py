@@ -108,7 +108,7 @@ class OriginGuard:
 
 async def _answer_preflight(headers: Headers, send: Send) -> None:
     allowed = [
-        (b"access-control-allow-methods", b"GET, HEAD, POST"),
+        (b"access-control-allow-methods", b"GET, HEAD, POST, DELETE"),
         (b"access-control-allow-headers", headers.get("access-control-request-headers", "").encode("latin-1")),
         (b"access-control-max-age", PREFLIGHT_SECONDS),
     ]
@@ -133,7 +133,7 @@ class KeyGuard:
         """Serve one request."""
         if scope["type"] == "http":
             is_open = _is_open(scope)
-            scope.setdefault("state", {})["key_id"] = "" if is_open else await self._key_id(_keys_in(scope))
+            scope.setdefault("state", {})["key_id"] = "" if is_open else await self._key_id(keys_in(scope))
         await self.app(scope, receive, send)
 
     async def _key_id(self, given: list[bytes]) -> str:
@@ -151,7 +151,7 @@ def _is_open(scope: Scope) -> bool:
     return scope["path"] in OPEN_PATHS or (scope["method"] == "HEAD" and scope["path"] in OPEN_PROBES)
 
 
-def _keys_in(scope: Scope) -> list[bytes]:
+def keys_in(scope: Scope) -> list[bytes]:
     """Every key that the headers carry."""
     found = []
     for name, value in scope["headers"]:

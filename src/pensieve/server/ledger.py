@@ -6,10 +6,11 @@ Holds no prompt text and no key. Knows no route.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -114,11 +115,26 @@ class Ledger:
     def __init__(self) -> None:
         self.started_seconds = time.monotonic()
         self.live: set[Endable] = set()
+        self.live_seconds = -math.inf
+        """When an answer was last under way, on the monotonic clock."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when an answer begins or ends; work of low priority makes way at once."""
         self.is_stopping = False
         self.drain = DrainRate()
         self._counts = {"received": 0, "completed": 0, "failed": 0, "disconnected": 0}
         self._known_fields: set[str] = set()
         self.tally = Tally()
+
+    def begin(self, answer: Endable) -> None:
+        """An answer is under way."""
+        self.live.add(answer)
+        self.on_change()
+
+    def end(self, answer: Endable) -> None:
+        """It is no more."""
+        self.live.discard(answer)
+        self.live_seconds = time.monotonic()
+        self.on_change()
 
     def open(self) -> None:
         """A request came."""

@@ -26,6 +26,7 @@ from pensieve.inference.router import Router
 from pensieve.inference.server_client import RunningServer
 from pensieve.server.address import bind, url_of
 from pensieve.server.app import create_app
+from pensieve.server.batches.queue import BatchQueue
 from pensieve.server.ledger import Ledger, log
 from pensieve.server.linger import Linger
 from pensieve.server.run_file import RunFile
@@ -76,6 +77,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: Starlette, on_listening: Callable[[], None]) -> None:
         super().__init__(_config(app))
         self.ledger: Ledger = app.state.ledger
+        self._batches: BatchQueue | None = app.state.batches
         self._on_listening = on_listening
 
     @contextlib.contextmanager
@@ -96,6 +98,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, then tell."""
         await super().startup(sockets)
+        if self._batches is not None:
+            self._batches.start()
         await asyncio.to_thread(self._on_listening)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -103,6 +107,8 @@ class Server(uvicorn.Server):
         self.ledger.is_stopping = True
         timer = asyncio.get_running_loop().call_later(GRACE_SECONDS, self.ledger.end_all, STOPPING)
         try:
+            if self._batches is not None:
+                await self._batches.stop()
             await super().shutdown(sockets)
         finally:
             timer.cancel()
@@ -134,7 +140,7 @@ def serve(
             log.warning("other commands will not find this server: its run file cannot be written: %s", error.strerror)
         announce(f"Pensieve answers at {url} with {name}. Ctrl-C stops it.")
 
-    server = Server(create_app(router, settings, version=version, keys=keys), on_listening)
+    server = Server(create_app(router, settings, version=version, keys=keys, batches=folders.batches), on_listening)
     try:
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(_run(server, router, listener, keys if until_unused else None, settings.linger_seconds))

@@ -52,7 +52,7 @@ def _encode_capabilities(capabilities: Collection[str]) -> dict[str, Json]:
     no = {"supported": False}
     thinking = {"supported": "thinking" in capabilities}
     return {
-        "batch": no,
+        "batch": {"supported": True},
         "citations": no,
         "code_execution": no,
         "context_management": {"supported": False, **dict.fromkeys(_CONTEXT_EDITS, no)},

@@ -1,0 +1,1 @@
+"""Message Batches: a queue of low priority that survives the server."""
