@@ -18,6 +18,7 @@ from pensieve.errors import (
     BackendFailure,
     ConnectionLost,
     ContextOverflow,
+    ConversationNotFound,
     CrashingRequest,
     InvalidRequest,
     LoadFailed,
@@ -282,3 +283,15 @@ async def test_text_that_the_archive_did_not_take_is_not_lost(made: Made) -> Non
     await session.again()
     assert [event async for event in session.answer()]
     assert (session.typed, answers(session)) == ("", ["one"])
+
+
+async def test_an_answer_that_the_archive_did_not_take_is_told_and_gone_on_with(made: Made) -> None:
+    """It is in the next prompt all the same."""
+    session, backend = made.session(Script.saying("one", "two"))
+    await submit(session, "first")
+    await session.put("second")
+    await made.archive.do(lambda store: store.delete(1))  # another program did
+    with pytest.raises(ConversationNotFound):
+        assert [event async for event in session.answer()]
+    assert answers(session) == ["one", "two"]
+    assert len(backend.requests) == 2

@@ -129,7 +129,7 @@ class ChatSession:
             self.failed = str(error)
             raise
         finally:
-            self._take(await recorder.finish(collector.message, collector.finished))
+            await self._end(turn, collector, recorder)
 
     async def compact(self) -> AsyncGenerator[Event, None]:
         """Let the model summarise what was said; the summary then stands for it in prompts, and nothing is deleted."""
@@ -294,6 +294,15 @@ class ChatSession:
             return None
         return self.turns[-1].parent if self.unanswered is not None else self._conversation.head
 
+    async def _end(self, turn: Turn, collector: Collector, recorder: Recorder) -> None:
+        """Keep what was answered; where the archive fails, the conversation has it at least until the chat ends."""
+        try:
+            ended = await recorder.finish(collector.message, collector.finished)
+        except PensieveError:
+            self._take(ended_here(turn, collector))
+            raise
+        self._take(ended)
+
     def _take(self, turn: Turn) -> None:
         self._conversation = self._here().with_turn(turn)
 
@@ -317,3 +326,15 @@ class ChatSession:
 def _num_bytes(message: Message) -> int:
     """Of all it holds; what is no text makes it large, so that it is counted."""
     return len(msgspec.msgpack.encode(message))
+
+
+def ended_here(turn: Turn, collector: Collector) -> Turn:
+    """The turn as the archive would have kept it."""
+    finished, answer = collector.finished, collector.message
+    return msgspec.structs.replace(
+        turn,
+        messages=(*turn.messages, answer) if answer.text else turn.messages,
+        is_interrupted=finished is None,
+        usage=turn.usage if finished is None else finished.usage,
+        reason=None if finished is None else finished.reason,
+    )
