@@ -76,6 +76,7 @@ def test_a_conversation_is_gone_on_with(served_home: Path, printed: Printed) -> 
         (("--continue",), 2, "there is no conversation to go on with"),
         (("--continue", "--resume", "1"), 2, "use one of them"),
         (("--resume", "99"), 1, "99"),
+        (("--preset", "coder", "--system", "x"), 2, "use one of them"),
         (("--preset", "cder"), 2, "did you mean coder?"),
         (("--preset", "translator tongue=x"), 2, "has no variable tongue"),
         (("--temperature", "9"), 2, "temperature"),
@@ -108,6 +109,9 @@ def test_a_preset_speaks_first(served_home: Path, printed: Printed) -> None:
     assert printed("--preset", "translator language=Latin", "the capital?")[0] == 0
     with ConversationStore(served_home / "data" / "conversations.db") as store:
         assert "into Latin" in store.open(1).system
+    assert printed("--continue", "--system", "Be kind.", "second")[0] == 0
+    with ConversationStore(served_home / "data" / "conversations.db") as store:
+        assert store.open(1).system == "Be kind."
 
 
 @pytest.mark.model

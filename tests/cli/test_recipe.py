@@ -34,3 +34,12 @@ def test_a_seed_that_no_engine_takes_is_refused() -> None:
     """By name."""
     with pytest.raises(InvalidRequest, match="seed"):
         Recipe.of(GenerationSettings(), "m", seed=-1)
+
+
+def test_what_was_said_on_the_command_line_wins_over_a_preset() -> None:
+    """And nothing else of the settings does."""
+    base = Recipe("m", sampling=SamplingParams(temperature=0.0, top_p=0.5), max_tokens=9)
+    preset = Recipe("m", sampling=SamplingParams(temperature=0.9, top_p=0.1), max_tokens=50)
+    insisted = preset.with_flags(base, ("temperature", "max_tokens"))
+    assert (insisted.sampling, insisted.max_tokens) == (SamplingParams(temperature=0.0, top_p=0.1), 9)
+    assert preset.with_flags(base, ()) == preset

@@ -42,6 +42,11 @@ class Place(msgspec.Struct, frozen=True):
         """The place in words: `server http://127.0.0.1:7777` or `own worker`."""
         return "own worker" if self.server is None else f"server {self.server.url}"
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether a server answers because its address was given."""
+        return self.server is not None and self.server.pid == 0
+
 
 def choose(settings: Settings, folders: Folders) -> Place:
     """Where the model of the settings answers. Raises `ModelNotFound` when it is neither served nor on disk."""
@@ -68,14 +73,19 @@ def connect(url: str, wanted: str | None, settings: Settings, folders: Folders) 
     running = find_server(folders)
     own_key = running.api_key if running is not None and running.url == url else None
     key = settings.server.api_key or own_key
-    try:
-        names = [model.id for model in msgspec.json.decode(fetch(url, "/v1/models", key), type=_Models).data]
-    except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise UsageError(f"{url} does not answer as a Pensieve server does: check the address") from error
+    names = served_models(url, key)
     if not names or (wanted is not None and wanted not in names):
         there = ", ".join(names) or "none"
         raise UsageError(f"{url} has no model {wanted or ''}: it has {there}; `pensieve serve --model` starts one")
     return Place(wanted or names[0], server=RunningServer(url, wanted or names[0], pid=0, api_key=key))
+
+
+def served_models(url: str, api_key: str | None) -> list[str]:
+    """The names that the server there answers to; raises `ServerUnreachable`, `Unauthorized` or `UsageError`."""
+    try:
+        return [model.id for model in msgspec.json.decode(fetch(url, "/v1/models", api_key), type=_Models).data]
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise UsageError(f"{url} does not answer as a Pensieve server does: check the address") from error
 
 
 def check_quantization(wanted: str | None, place: Place) -> None:

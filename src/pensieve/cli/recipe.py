@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -35,6 +35,15 @@ class Recipe(msgspec.Struct, frozen=True):
             seed=seed,
         )
         return cls(model, settings.system, validate(sampling), settings.max_tokens)
+
+    def with_flags(self, base: Recipe, given: Collection[str]) -> Recipe:
+        """The recipe, with `temperature` and `max_tokens` of `base` where they were given on the command line."""
+        temperature = base.sampling.temperature if "temperature" in given else self.sampling.temperature
+        return msgspec.structs.replace(
+            self,
+            sampling=msgspec.structs.replace(self.sampling, temperature=temperature),
+            max_tokens=base.max_tokens if "max_tokens" in given else self.max_tokens,
+        )
 
     def request(self, messages: Sequence[Message], affinity_key: str = "") -> GenerationRequest:
         """A request for the next words of the assistant."""

@@ -38,7 +38,8 @@ def chat(words: tuple[str, ...], **flags: str | bool | None) -> int:
     """
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
     others = {name: value for name, value in flags.items() if name not in SETTINGS}
-    asked = msgspec.convert({**others, "words": words}, Options)
+    given = [name for name in SETTINGS if flags[name] is not None]
+    asked = msgspec.convert({**others, "words": words, "given": given}, Options)
     question = read_question(words) if asked.is_printed else " ".join(words)
     _open_input()
     place = _place(asked, loaded, flags["model"])
@@ -106,6 +107,8 @@ def source_at(place: Place, loaded: LoadedSettings) -> Source:
     settings, folders = loaded.settings, loaded.folders
 
     def choose_named(name: str) -> Place:
+        if place.is_connected and place.server is not None:
+            return connect(place.server.url, name, settings, folders)
         named = msgspec.structs.replace(settings.model, name=name)
         return choose(msgspec.structs.replace(settings, model=named), folders)
 
@@ -125,6 +128,7 @@ def _prepare(desk: Desk, asked: Options) -> None:
         name, given = split(asked.preset)
         preset = desk.shelf.find(name)
         use_preset(desk, preset, preset.render(given))
+        desk.session.recipe = desk.session.recipe.with_flags(desk.base, asked.given)
 
 
 def _resume(desk: Desk, wanted: str | int, asked: Options) -> None:
@@ -133,7 +137,7 @@ def _resume(desk: Desk, wanted: str | int, asked: Options) -> None:
         desk.loop.run(desk.session.open(int(wanted)))
     else:
         open_conversation(desk, str(wanted))
-    if system and not desk.session.recipe.system:
+    if system and ("system" in asked.given or not desk.session.recipe.system):
         desk.loop.run(desk.session.set_system(system))
 
 

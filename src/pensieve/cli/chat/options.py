@@ -27,6 +27,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """Everything but the flags that are settings."""
 
     words: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
+    """Flags of `SETTINGS` that were given."""
     preset: str | None = None
     resume: str | None = None
     is_continued: bool = False
@@ -39,6 +41,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         """Refuse what contradicts itself."""
         if self.is_continued and self.resume is not None:
             raise UsageError("--continue goes on with the last conversation, --resume with another: use one of them")
+        if self.preset is not None and "system" in self.given:
+            raise UsageError("--preset and --system both say what the model is told first: use one of them")
         if self.is_printed and self.resume == CHOOSE:
             raise UsageError("--print asks nothing: say --resume with a number, or --continue")
 

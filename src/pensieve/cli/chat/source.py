@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 
 import msgspec
 
-from pensieve.cli.backend import Place
+from pensieve.cli.backend import Place, served_models
 from pensieve.errors import PensieveError
 from pensieve.generation import GenerationRequest
 from pensieve.inference.backend import Backend
@@ -76,6 +76,11 @@ class Source:
             return msgspec.json.decode(fetch(server.url, "/health"), type=dict[str, Json])
         except (PensieveError, msgspec.DecodeError, msgspec.ValidationError):
             return None
+
+    def served(self) -> Sequence[str]:
+        """The models of the server that answers, if one does."""
+        server = self.place.server
+        return () if server is None else served_models(server.url, server.api_key)
 
     async def aclose(self) -> None:
         """Give everything back; safe to call twice."""

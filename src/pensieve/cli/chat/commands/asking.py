@@ -64,8 +64,10 @@ def models(desk: Desk, argument: str) -> Outcome:
         )
         for spec in desk.registry.all()
     ]
-    if here not in {row[1] for row in rows}:
-        rows.insert(0, ("*", here, "", "", desk.source.place.description))
+    there = [name for name in (here, *desk.source.served()) if name not in {row[1] for row in rows}]
+    rows += [
+        ("*" if name == here else "", name, "", "", desk.source.place.description) for name in dict.fromkeys(there)
+    ]
     desk.screen.show(Table(tuple(rows), ("", "MODEL", "FORMAT", "SIZE", "FORM")))
     desk.say("/model NAME lets another one answer; `pensieve pull` fetches more")
     return None
