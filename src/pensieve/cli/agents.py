@@ -13,8 +13,9 @@ import msgspec
 from pensieve.cli.context import load_settings
 from pensieve.cli.text import one_line
 from pensieve.config.sources import LoadedSettings
-from pensieve.launch import claude
-from pensieve.launch.plan import note_of, plan_claude
+from pensieve.launch import claude, selftest
+from pensieve.launch.environment import Endpoint
+from pensieve.launch.plan import ModelFacts, note_of, plan_claude
 from pensieve.launch.program import CLAUDE, Agent, find_program, version_note, version_of
 from pensieve.launch.seat import Seat, take_seat
 from pensieve.launch.server import Servers, Wanted
@@ -86,7 +87,8 @@ class Progress:
 @click.command("claude", cls=AgentCommand)
 @click.option("--local-model", metavar="NAME", help="The model that answers: a name, or the path of a file or folder.")
 @click.option("--keep-server", is_flag=True, help="Let the server run on when the last terminal has left.")
-def claude_command(local_model: str | None, *, keep_server: bool, words: tuple[str, ...]) -> int:
+@click.option("--self-test", is_flag=True, help="Prove that your own settings and all other machines are left alone.")
+def claude_command(local_model: str | None, *, keep_server: bool, self_test: bool, words: tuple[str, ...]) -> int:
     """Run Claude Code in this terminal on a model of this machine.
 
     Everything behind these options goes to Claude Code as it is. Other terminals, and your own settings of Claude Code,
@@ -96,6 +98,8 @@ def claude_command(local_model: str | None, *, keep_server: bool, words: tuple[s
     program = _checked_program(CLAUDE, progress)
     folder = loaded.folders.data / "agents" / "claude"
     claude.prepare_claude_folder(folder)
+    if self_test:
+        return prove_claude(program, folder)
     servers, wanted = open_servers(loaded, progress)
     with take_seat(servers, wanted, loaded.folders, "claude", keeps_server=keep_server) as seat:
         plan = plan_claude(seat.facts)
@@ -103,6 +107,22 @@ def claude_command(local_model: str | None, *, keep_server: bool, words: tuple[s
         told = claude.claude_variables(seat.endpoint, seat.facts, plan, folder)
         command = [str(program), *claude.claude_arguments(plan, words)]
         return run_beside(seat, servers, wanted, progress, command, claude.claude_environment(os.environ, told))
+
+
+def prove_claude(program: Path, folder: Path) -> int:
+    """Print what the self-test saw; 0 if everything was proven."""
+    facts = ModelFacts("scripted", 32_768, 4_096)
+    plan = plan_claude(facts)
+
+    def command(endpoint: Endpoint) -> tuple[list[str], dict[str, str]]:
+        told = claude.claude_variables(endpoint, facts, plan, folder)
+        words = claude.claude_arguments(plan, ["--print", selftest.QUESTION])
+        return [str(program), *words], claude.claude_environment(os.environ, told)
+
+    proof = selftest.prove(command, Path.home())
+    for is_proven, sentence in selftest.sentences(proof):
+        click.echo(f"{'proven' if is_proven else 'FAILED'}: {one_line(sentence)}")
+    return 0 if proof.holds else 1
 
 
 def open_servers(loaded: LoadedSettings, progress: Progress) -> tuple[Servers, Wanted]:
