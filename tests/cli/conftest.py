@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from window import Window
+
 COMMAND = (sys.executable, "-m", "pensieve")
 
 
@@ -129,6 +131,20 @@ def terminal() -> Iterator[Callable[..., Terminal]]:
 
     def start(*words: str, program: Sequence[str] = COMMAND) -> Terminal:
         opened.append(Terminal(*words, program=program))
+        return opened[-1]
+
+    yield start
+    for each in opened:
+        each.close()
+
+
+@pytest.fixture
+def window() -> Iterator[Callable[..., Window]]:
+    """Opens windows with commands in them, and closes them."""
+    opened: list[Window] = []
+
+    def start(*words: str, **more: Any) -> Window:
+        opened.append(Window(*words, **more))
         return opened[-1]
 
     yield start

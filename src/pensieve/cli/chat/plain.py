@@ -51,6 +51,13 @@ class PlainScreen:
         self._is_at_line_start = True
         self._is_thinking = False
 
+    def begin(self) -> None:
+        """See `Screen.begin`."""
+        self.end()
+
+    def refresh(self) -> None:
+        """See `Screen.refresh`; nothing moves here."""
+
     def draw(self, event: GenerationEvent) -> None:
         """See `Screen.draw`."""
         match event:

@@ -1,4 +1,4 @@
-"""What the chat and its commands may do with a terminal, as a protocol; `plain.py` is one for pipes.
+"""What the chat and its commands may do with a terminal, as a protocol; `plain.py` and `live.py` are the two.
 
 Every method belongs to the main thread, which has the keyboard. Knows no session and no backend.
 """
@@ -33,6 +33,14 @@ Shown = Table | Markdown | Message
 
 class Screen(Protocol):
     """A terminal, or a pipe. All text may be hostile: it is made printable here, not by the caller."""
+
+    def begin(self) -> None:
+        """A question was sent: from now on an answer is waited for."""
+        ...
+
+    def refresh(self) -> None:
+        """Draw what has come in and what moves; called some ten times a second while an answer comes."""
+        ...
 
     def draw(self, event: GenerationEvent) -> None:
         """Draw the next event of an answer; what may come any time after is drawn below it."""

@@ -12,7 +12,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -29,6 +30,9 @@ class Signals:
         self._loop = loop
         self._main = threading.get_ident()
         self._is_pending = False
+        self._is_held = False
+        self._is_owed = False
+        """Whether an interruption came while they were held."""
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
@@ -40,6 +44,22 @@ class Signals:
         self._old_descriptor = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
         self._loop.call_soon_threadsafe(self._loop.add_reader, self._ours, self._hear)
 
+    def listen(self) -> None:
+        """Hear of signals again, after somebody else did (prompt-toolkit's loop, while it reads keys)."""
+        signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """What stands inside is done whole: an interruption is raised after it."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
+            is_owed, self._is_owed = self._is_owed, False
+        if is_owed:
+            raise KeyboardInterrupt
+
     def stop(self) -> None:
         """Put everything back; the loop must have stopped."""
         signal.set_wakeup_fd(self._old_descriptor)
@@ -49,9 +69,12 @@ class Signals:
         self._ours.close()
         self._theirs.close()
 
-    def _interrupt(self, number: int, frame: FrameType | None) -> NoReturn:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._loop.call_soon_threadsafe(self._settle)
+        if self._is_held:
+            self._is_owed = True
+            return
         raise KeyboardInterrupt
 
     def _terminate(self, number: int, frame: FrameType | None) -> NoReturn:

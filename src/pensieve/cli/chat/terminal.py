@@ -1,0 +1,70 @@
+"""Chooses how this run draws and reads keys: a real terminal, a simple one, or a pipe. Knows no session."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from pensieve.cli.chat.keyboard import PROMPT, Keyboard, LineKeyboard
+from pensieve.cli.chat.meter import Meter
+from pensieve.cli.chat.plain import PlainScreen
+from pensieve.cli.chat.screen import Screen
+from pensieve.errors import UsageError
+
+HISTORY_FILE = "input-history.jsonl"
+
+
+class Terminal(NamedTuple):
+    """What a chat draws on and reads from."""
+
+    screen: Screen
+    keyboard: Keyboard
+    is_interactive: bool
+    """Whether a person types."""
+
+
+def open_terminal(meter: Meter, candidates: Callable[[str], Sequence[tuple[str, str]]], state_folder: Path) -> Terminal:
+    """The best that standard input and output allow; `candidates` completes lines that begin with a slash."""
+    is_typed, is_seen = _is_typed(), sys.stdout.isatty()
+    if is_typed and is_seen and os.environ.get("TERM", "dumb") != "dumb":
+        return _full(meter, candidates, state_folder)
+    if is_typed:
+        with suppress(ImportError):  # not every Python has it
+            import readline  # noqa: F401, PLC0415 - gives input() its line editing
+    prompt = PROMPT if is_typed else ""
+    keyboard = LineKeyboard(prompt, None if is_seen else sys.stderr)
+    return Terminal(PlainScreen(sys.stdout, sys.stderr, is_interactive=is_typed), keyboard, is_typed)
+
+
+def _is_typed() -> bool:
+    if sys.stdin is None:
+        raise UsageError("there is no standard input to read questions from")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")  # bytes that are no text must not end a conversation
+    return sys.stdin.isatty()
+
+
+def _full(meter: Meter, candidates: Callable[[str], Sequence[tuple[str, str]]], state_folder: Path) -> Terminal:
+    # Slow to import, and nothing for a pipe.
+    from pensieve.cli.chat.drawing.theme import THEMES  # noqa: PLC0415
+    from pensieve.cli.chat.editor import EditorKeyboard  # noqa: PLC0415
+    from pensieve.cli.chat.input_history import InputHistory  # noqa: PLC0415
+    from pensieve.cli.chat.live import LiveScreen  # noqa: PLC0415
+    from pensieve.cli.chat.status import status_row  # noqa: PLC0415
+
+    has_colour = not os.environ.get("NO_COLOR")
+    screen = LiveScreen(sys.stdout, THEMES["terminal" if has_colour else "mono"])
+    screen.waiting_for = lambda: meter.loading
+    keyboard = EditorKeyboard(
+        candidates,
+        lambda columns: status_row(meter.status, columns),
+        InputHistory(state_folder / HISTORY_FILE),
+        has_colour=has_colour,
+        unfold=screen.unfold,
+    )
+    return Terminal(screen, keyboard, is_interactive=True)

@@ -1,0 +1,135 @@
+"""A terminal window: a command on a pseudo-terminal, and what a person would see there, in colour and scrolled away."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pyte
+
+COMMAND = (sys.executable, "-m", "pensieve")
+PATIENCE_SECONDS = 30.0
+
+
+class _Screen(pyte.HistoryScreen):
+    """Answers what programs ask a terminal, such as where its cursor is."""
+
+    descriptor = -1
+
+    def write_process_input(self, data: str) -> None:
+        os.write(self.descriptor, data.encode())
+
+
+class Window:
+    """A running command and its screen."""
+
+    def __init__(
+        self,
+        *words: str,
+        columns: int = 80,
+        rows: int = 24,
+        environ: dict[str, str] | None = None,
+        program: Sequence[str] = COMMAND,
+    ) -> None:
+        self._ours, theirs = pty.openpty()
+        self.screen = _Screen(columns, rows, history=5_000, ratio=0.5)
+        self.screen.descriptor = self._ours
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        """All that came."""
+        self._tell_size(columns, rows)
+        # The shell leads a new session, so the first terminal it opens becomes the one that Ctrl-C comes from.
+        command = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>"$0"', os.ttyname(theirs), *program, *words]
+        variables = os.environ | {"TERM": "xterm-256color"} | (environ or {})
+        self.process = subprocess.Popen(command, start_new_session=True, env=variables)
+        self.terminal = theirs
+        """Stays open, so that what was drawn last can be read after the command's end."""
+
+    def type(self, keys: str) -> None:
+        """Press keys; Enter is a carriage return."""
+        os.write(self._ours, keys.encode())
+
+    def paste(self, text: str) -> None:
+        """Paste, as terminals tell programs that asked to be told."""
+        self.type(f"\x1b[200~{text}\x1b[201~")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give the window another size."""
+        self._take(0.05)
+        self.screen.resize(rows, columns)
+        self._tell_size(columns, rows)
+
+    @property
+    def seen(self) -> str:
+        """What can be seen now, without the spaces at the end of lines."""
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
+
+    @property
+    def transcript(self) -> str:
+        """All that was drawn and stays, with what has left the screen at its top."""
+        columns = range(self.screen.columns)
+        gone = ["".join(line[column].data for column in columns).rstrip() for line in self.screen.history.top]
+        return "\n".join([*gone, *(line.rstrip() for line in self.screen.display)]).rstrip()
+
+    def expect(self, text: str, times: int = 1) -> str:
+        """Wait until the transcript has the text, so often; gives the transcript."""
+        self._wait(lambda: self.transcript.count(text) >= times, text)
+        return self.transcript
+
+    def expect_prompt(self) -> str:
+        """Wait until the cursor stands behind an empty prompt; gives the transcript."""
+        self._wait(self._is_at_prompt, "a prompt")
+        return self.transcript
+
+    def _wait(self, has_come: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while not has_come():
+            assert time.monotonic() < deadline, f"{what!r} never came:\n{self.transcript}"
+            self._take(0.2)
+
+    def style_at(self, text: str) -> Any:
+        """How the first character of the text is drawn."""
+        for number, line in enumerate(self.screen.display):
+            if text in line:
+                return self.screen.buffer[number][line.index(text)]
+        raise AssertionError(f"{text!r} is not on the screen:\n{self.seen}")
+
+    def end(self) -> int:
+        """Wait for the command to end; gives its exit status."""
+        while self.process.poll() is None:
+            self._take(0.05)
+        while self._take(0.0):
+            pass
+        return self.process.returncode
+
+    def close(self) -> None:
+        """End the command in any case."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self.terminal)
+        os.close(self._ours)
+
+    def _is_at_prompt(self) -> bool:
+        cursor = self.screen.cursor
+        return cursor.x == 2 and self.screen.display[cursor.y].rstrip() == ">"
+
+    def _tell_size(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def _take(self, patience_seconds: float) -> bool:
+        if not select.select([self._ours], [], [], patience_seconds)[0]:
+            return False
+        content = os.read(self._ours, 65536)
+        self.raw += content
+        self._stream.feed(content)
+        return True
