@@ -12,6 +12,7 @@ from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.all import TABLE
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.loop import LoopThread
+from pensieve.cli.chat.meter import Meter
 from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.chat.repl import Repl
 from pensieve.cli.chat.session import ChatSession
@@ -88,7 +89,7 @@ class Talk:
         self.archive = Archive(self.folders.conversations)
         self.session = ChatSession(loop.run(self.source.open()), recipe, self.archive)
         self.desk = Desk(self.session, self.source, self.screen, loop, Settings(), self.folders, recipe)
-        self._repl = Repl(self.desk, TABLE, is_interactive=True)
+        self._repl = Repl(self.desk, TABLE, Meter(self.source, self.session), is_interactive=True)
 
     @property
     def backend(self) -> ScriptedBackend:

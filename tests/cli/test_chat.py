@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from window import Window
+
 Start = Callable[..., Any]
+Open = Callable[..., Window]
 CTRL_C, CTRL_D = "\x03", "\x04"
 COMMAND = (sys.executable, "-m", "pensieve", "chat")
 
@@ -24,87 +28,97 @@ def piped(*lines: str) -> tuple[int, str, str]:
 
 
 @pytest.mark.usefixtures("served_home")
-def test_a_conversation_on_a_terminal(terminal: Start) -> None:
-    """A greeting, a prompt, the answer as it was typed, the next prompt, and Ctrl-D leaves."""
-    chat = terminal("chat")
-    greeting = chat.expect("> ")
-    assert "scripted, server http://127.0.0.1:" in greeting
-    assert "Ctrl-D leaves" in greeting
+def test_a_conversation_on_a_terminal(window: Open) -> None:
+    """A greeting, the question as it was typed, the answer, the next prompt, and Ctrl-D leaves."""
+    chat = window("chat", columns=100)
+    chat.expect_prompt()
     chat.type("the capital?\r")
-    assert chat.expect("> ") == "the capital?\r\nThe capital of France is Paris.\r\n> "
+    chat.expect("Paris.")
+    greeting, *rest = chat.expect_prompt().split("\n")
+    assert greeting.startswith("scripted, server http://127.0.0.1:")
+    assert rest[:3] == ["> the capital?", "The capital of France is Paris.", ">"]
     chat.type(CTRL_D)
     assert chat.end() == 0
 
 
 @pytest.mark.usefixtures("served_home")
-def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(terminal: Start) -> None:
+def test_ctrl_c_stops_the_answer_and_the_chat_goes_on(window: Open) -> None:
     """What was said so far stays, and the next question is answered."""
-    chat = terminal("chat")
-    chat.expect("> ")
+    chat = window("chat")
+    chat.expect_prompt()
     chat.type("slow\r")
     chat.expect("early")
     chat.type(CTRL_C)
-    assert "(stopped)" in chat.expect("> ")
+    assert "early\n(stopped)" in chat.expect("(stopped)")
+    chat.expect_prompt()
     chat.type("the capital?\r")
     chat.expect("Paris.")
+    chat.expect_prompt()
     chat.type("/exit\r")
     assert chat.end() == 0
 
 
 @pytest.mark.usefixtures("served_home")
-def test_ctrl_c_before_the_first_word_keeps_the_question(terminal: Start) -> None:
+def test_ctrl_c_before_the_first_word_keeps_the_question(window: Open) -> None:
     """It can be sent again."""
-    chat = terminal("chat")
-    chat.expect("> ")
+    chat = window("chat")
+    chat.expect_prompt()
     chat.type("silent\r")
-    chat.expect("Hm.")
+    chat.expect("thought for 0 s, about 1 token")
     chat.type(CTRL_C)
-    assert "/retry asks again" in chat.expect("> ")
+    chat.expect("/retry asks again")
 
 
 @pytest.mark.usefixtures("served_home")
-def test_ctrl_c_at_the_prompt_clears_the_line(terminal: Start) -> None:
-    """Half a question is thrown away, with a hint how to leave."""
-    chat = terminal("chat")
-    chat.expect("> ")
-    chat.type("slow half a question")
+def test_ctrl_c_at_the_prompt_clears_the_line(window: Open) -> None:
+    """Half a question is put aside, an arrow key away; at an empty prompt there is a hint how to leave."""
+    chat = window("chat")
+    chat.expect_prompt()
+    chat.type("half a question")
     chat.expect("half a question")
     chat.type(CTRL_C)
-    assert "Ctrl-D or /exit leaves" in chat.expect("> ")
-    chat.type("the capital?\r")
-    assert chat.expect("> ").endswith("Paris.\r\n> ")
+    chat.expect_prompt()
+    chat.type(CTRL_C)
+    chat.expect("Ctrl-D or /exit leaves")
+    chat.type("\x1b[A")
+    chat.expect("> half a question")
 
 
 @pytest.mark.usefixtures("served_home")
-def test_the_line_can_be_edited_and_called_back(terminal: Start) -> None:
+def test_the_line_can_be_edited_and_called_back(window: Open) -> None:
     """Arrow keys move and remember, as in any shell."""
-    chat = terminal("chat")
-    chat.expect("> ")
+    chat = window("chat")
+    chat.expect_prompt()
     chat.type("he capital?\x01t\r")
-    chat.expect("Paris.\r\n> ")
+    chat.expect("Paris.")
+    chat.expect_prompt()
     chat.type("\x1b[A\r")
-    chat.expect("Paris.\r\n> ")
+    chat.expect("Paris.", times=2)
 
 
 @pytest.mark.usefixtures("served_home")
-def test_an_answer_that_fails_can_be_asked_for_again(terminal: Start) -> None:
+def test_an_answer_that_fails_can_be_asked_for_again(window: Open) -> None:
     """The error is one line, and the conversation goes on."""
-    chat = terminal("chat")
-    chat.expect("> ")
+    chat = window("chat")
+    chat.expect_prompt()
     chat.type("break\r")
-    assert "error: it broke (/retry asks again)" in chat.expect("> ")
+    chat.expect("error: it broke (/retry asks again)")
+    chat.expect_prompt()
     chat.type("/retry\r")
-    assert "half\r\n" in chat.expect("error: it broke")
+    assert chat.expect("error: it broke", times=2).count("half") == 2
 
 
 @pytest.mark.usefixtures("served_home")
-def test_the_chat_ends_in_order_when_it_is_terminated(terminal: Start) -> None:
+def test_the_chat_ends_in_order_when_it_is_terminated(window: Open) -> None:
     """The terminal is put right on the way out."""
-    chat = terminal("chat")
-    chat.expect("> ")
+    chat = window("chat")
+    chat.expect_prompt()
+    before = termios.tcgetattr(chat.terminal)
     chat.process.send_signal(signal.SIGTERM)
     assert chat.end() == 143
-    assert "Traceback" not in chat.drawn
+    assert "Traceback" not in chat.transcript
+    assert not before[3] & termios.ECHO
+    assert termios.tcgetattr(chat.terminal)[3] & termios.ECHO
 
 
 @pytest.mark.usefixtures("pensieve_home")
@@ -186,19 +200,19 @@ def test_ctrl_c_ends_a_chat_in_a_pipe() -> None:
 
 
 @pytest.mark.model
-def test_a_real_model_is_loaded_first_and_answers(starter_home: Path, terminal: Start) -> None:
-    """In a worker of its own; Ctrl-C in the terminal stops an answer and leaves the worker alive."""
-    chat = terminal("chat", "--temperature", "0")
-    greeting = chat.expect("> ")
-    assert "Loading smollm2-135m ..." in greeting, starter_home
-    assert "own worker" in greeting
+def test_a_real_model_is_loaded_while_the_question_is_typed(starter_home: Path, window: Open) -> None:
+    """In a worker of its own; Ctrl-C stops an answer and leaves the worker alive."""
+    chat = window("chat", "--temperature", "0", columns=100)
+    assert "own worker" in chat.expect_prompt(), starter_home
     chat.type("Write a very long story.\r")
-    chat.expect(" the ")
+    chat.expect("tokens/s · Ctrl-C stops")
     chat.type(CTRL_C)
-    assert "(stopped)" in chat.expect("> ")
+    chat.expect("(stopped)")
+    chat.expect_prompt()
     chat.type("/clear\r")
-    chat.expect("> ")
+    chat.expect("a new conversation")
     chat.type("What is the capital of France? Answer in one sentence.\r")
-    assert "Paris" in chat.expect("> ")
+    chat.expect("Paris")
+    chat.expect_prompt()
     chat.type(CTRL_D)
     assert chat.end() == 0

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import sys
-from contextlib import suppress
 
 import click
 import msgspec
@@ -17,11 +15,12 @@ from pensieve.cli.chat.commands.asking import use_preset
 from pensieve.cli.chat.commands.keeping import open_conversation, show_list
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.loop import LoopThread
+from pensieve.cli.chat.meter import Meter
 from pensieve.cli.chat.options import CHOOSE, SETTINGS, Options, options
-from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.chat.repl import Repl
 from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.chat.source import Source
+from pensieve.cli.chat.terminal import Views, open_terminal
 from pensieve.cli.context import load_settings
 from pensieve.cli.recipe import Recipe
 from pensieve.config.sources import LoadedSettings
@@ -41,21 +40,10 @@ def chat(words: tuple[str, ...], **flags: str | bool | None) -> int:
     given = [name for name in SETTINGS if flags[name] is not None]
     asked = msgspec.convert({**others, "words": words, "given": given}, Options)
     question = read_question(words) if asked.is_printed else " ".join(words)
-    _open_input()
     place = _place(asked, loaded, flags["model"])
     check_quantization(loaded.settings.mlx.quantization if flags["quantization"] else None, place)
     with LoopThread() as loop:
         return _talk(loop, place, loaded, asked, question)
-
-
-def _open_input() -> None:
-    if sys.stdin is None:
-        raise UsageError("there is no standard input to read questions from")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="replace")  # bytes that are no text must not end a conversation
-    if sys.stdin.isatty():
-        with suppress(ImportError):  # not every Python has it
-            import readline  # noqa: F401, PLC0415 - gives input() its line editing
 
 
 def _place(asked: Options, loaded: LoadedSettings, model: str | bool | None) -> Place:
@@ -82,20 +70,21 @@ def _pull(model: str) -> None:
 
 
 def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options, question: str) -> int:
-    is_interactive = sys.stdin.isatty() and not asked.is_printed
-    screen = PlainScreen(sys.stdout, sys.stderr, is_interactive=is_interactive)
     recipe = Recipe.of(loaded.settings.generation, place.model)
     source, archive = source_at(place, loaded), Archive(loaded.folders.conversations)
     try:
         session = ChatSession(loop.run(source.open()), recipe, archive)
-        desk = Desk(session, source, screen, loop, loaded.settings, loaded.folders, recipe)
+        meter = Meter(source, session)
+        views = Views(lambda line: TABLE.complete(desk, line), lambda: meter.status, lambda: meter.loading)
+        terminal = open_terminal(views, loaded.folders.state, is_printed=asked.is_printed)
+        desk = Desk(session, source, terminal.screen, loop, loaded.settings, loaded.folders, recipe)
         desk.is_verbose, desk.is_whole = asked.is_verbose, asked.is_whole
         _prepare(desk, asked)
-        repl = Repl(desk, TABLE, is_interactive=is_interactive)
+        repl = Repl(desk, TABLE, meter, is_interactive=terminal.is_interactive, keyboard=terminal.keyboard)
         if asked.is_printed:
             return repl.answer(question)
-        if is_interactive:
-            _greet(desk)
+        if terminal.is_interactive:
+            _greet(desk, meter)
         return repl.run(question)
     finally:
         loop.run(source.aclose())
@@ -149,9 +138,14 @@ def _chosen(desk: Desk) -> str:
     return wanted
 
 
-def _greet(desk: Desk) -> None:
+def _greet(desk: Desk, meter: Meter) -> None:
+    """Say who answers; the model is loaded while the first question is typed."""
     place = desk.source.place
-    if place.server is None:
-        desk.say(f"Loading {place.model} ...")
-        desk.loop.run(desk.source.load())  # so that the first question does not wait
+    meter.load(desk.loop.start(_load(desk, meter)))
     desk.say(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")
+
+
+async def _load(desk: Desk, meter: Meter) -> None:
+    if desk.source.place.server is None:
+        await desk.source.load()
+    await meter.look()

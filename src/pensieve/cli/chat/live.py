@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TextIO
 
 import click
@@ -171,6 +171,11 @@ class LiveScreen:
         else:
             self._print(unfolded(self._last_thinking, self._width) if self._last_thinking else [])
             self.say("thinking is shown")
+
+    @property
+    def themes(self) -> Sequence[str]:
+        """The names of all themes."""
+        return tuple(THEMES)
 
     @property
     def _width(self) -> int:

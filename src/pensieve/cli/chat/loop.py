@@ -9,7 +9,6 @@ import asyncio
 import concurrent.futures
 import queue
 import threading
-import time
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, aclosing
@@ -123,7 +122,7 @@ class Stream(Generic[Item]):
                 first = []
             yield [*first, *self.rest()]
             if first:
-                time.sleep(FRAME_SECONDS)  # what comes meanwhile is drawn with the next
+                concurrent.futures.wait([self._ended], FRAME_SECONDS)  # what comes meanwhile goes with the next
         if left := self.rest():
             yield left
         self._ended.result().result()

@@ -5,30 +5,30 @@ On a terminal Ctrl-C stops the answer or clears the line, and never ends the pro
 
 from __future__ import annotations
 
-import sys
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-
-import click
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import nullcontext
 
 from pensieve.cli.chat.commands.table import Answer, Command, Invocation, Leave, Outcome, Table, Text, Unknown
 from pensieve.cli.chat.desk import Desk
+from pensieve.cli.chat.keyboard import Keyboard, LineKeyboard, quiet_terminal
 from pensieve.cli.chat.manner import figures, whole
+from pensieve.cli.chat.meter import Meter
 from pensieve.cli.chat.session import Event, Retrying
 from pensieve.cli.chat.window import Forgot
 from pensieve.cli.failures import INTERRUPTED_STATUS
-from pensieve.cli.speed import Stopwatch
 from pensieve.errors import PensieveError
-from pensieve.generation import Finished
-
-PROMPT = "> "
+from pensieve.generation import Finished, GenerationEvent
 
 
 class Repl:
     """Reads lines until the end of input; `run` returns the exit status."""
 
-    def __init__(self, desk: Desk, table: Table[Desk], *, is_interactive: bool) -> None:
+    def __init__(
+        self, desk: Desk, table: Table[Desk], meter: Meter, *, is_interactive: bool, keyboard: Keyboard | None = None
+    ) -> None:
         self._desk = desk
+        self._meter = meter
+        self._keyboard = keyboard or LineKeyboard()
         self._table = table
         self._screen = desk.screen
         self._is_interactive = is_interactive
@@ -59,19 +59,11 @@ class Repl:
         return 1 if self._has_failed and not self._is_interactive else 0
 
     def _next_line(self) -> str:
-        if not self._is_interactive:
-            return input()
+        self._desk.loop.start(self._meter.look())
         try:
-            return input(self._prompt())
-        except (EOFError, KeyboardInterrupt):
-            click.echo(err=True)  # what comes next begins below the prompt
-            raise
-
-    def _prompt(self) -> str:
-        if sys.stdout.isatty():
-            return PROMPT
-        click.echo(PROMPT, nl=False, err=True)  # the answers go somewhere else, and nothing but answers
-        return ""
+            return self._keyboard.read()
+        finally:
+            self._desk.loop.listen()
 
     def take(self, line: str) -> None:
         """Do what one line says."""
@@ -100,6 +92,7 @@ class Repl:
         try:
             act()
         except KeyboardInterrupt:
+            self._screen.end()
             if not self._is_interactive:
                 raise
             self._screen.say("(stopped; /retry asks again)" if self._can_retry else "(stopped)")
@@ -111,24 +104,42 @@ class Repl:
             self._fail(f"{type(error).__name__}: {error} (a bug in Pensieve: please report it)")
 
     def _draw(self, events: AsyncGenerator[Event, None]) -> None:
-        self._desk.loop.run(self._drawn(whole(events) if self._desk.is_whole else events))
+        """Draw an answer; whatever ends it, all that had come until then is drawn."""
+        with quiet_terminal() if self._is_interactive else nullcontext():
+            self._begin()
+            stream = self._desk.loop.stream(whole(events) if self._desk.is_whole else events)
+            try:
+                with stream:
+                    for batch in stream:
+                        with self._desk.loop.held():
+                            self._show(batch)
+            finally:
+                with self._desk.loop.held():
+                    self._show(stream.rest())
+                    self._screen.end()
 
-    async def _drawn(self, events: AsyncGenerator[Event, None]) -> None:
-        watch = Stopwatch()
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    match event:
-                        case Forgot() | Retrying():
-                            self._screen.end()
-                            self._screen.say(told(event))
-                        case _:
-                            watch.add(event)
-                            self._screen.draw(event)
-                    if isinstance(event, Finished) and self._desk.is_verbose:
-                        self._screen.say(figures(watch.speed, event.usage))
-        finally:
-            self._screen.end()
+    def _begin(self) -> None:
+        self._meter.begin()
+        self._screen.begin()
+
+    def _show(self, batch: Sequence[Event]) -> None:
+        for event in batch:
+            match event:
+                case Forgot():
+                    self._screen.say(told(event))
+                case Retrying():
+                    self._screen.end()
+                    self._screen.warn(told(event))
+                    self._begin()
+                case _:
+                    self._show_event(event)
+        self._screen.refresh()
+
+    def _show_event(self, event: GenerationEvent) -> None:
+        self._meter.add(event)
+        self._screen.draw(event)
+        if isinstance(event, Finished) and self._desk.is_verbose:
+            self._screen.say(figures(self._meter.speed, event.usage))
 
     def _fail(self, problem: str) -> None:
         self._has_failed = True

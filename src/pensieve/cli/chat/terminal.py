@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pensieve.cli.chat.keyboard import PROMPT, Keyboard, LineKeyboard
-from pensieve.cli.chat.meter import Meter
 from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.chat.screen import Screen
+from pensieve.cli.chat.status import Status
 from pensieve.errors import UsageError
 
 HISTORY_FILE = "input-history.jsonl"
@@ -28,11 +28,20 @@ class Terminal(NamedTuple):
     """Whether a person types."""
 
 
-def open_terminal(meter: Meter, candidates: Callable[[str], Sequence[tuple[str, str]]], state_folder: Path) -> Terminal:
-    """The best that standard input and output allow; `candidates` completes lines that begin with a slash."""
-    is_typed, is_seen = _is_typed(), sys.stdout.isatty()
+class Views(NamedTuple):
+    """What a terminal shows that others know; asked for when it is drawn."""
+
+    candidates: Callable[[str], Sequence[tuple[str, str]]]
+    """Words that may end a line that begins with a slash, each with a note."""
+    status: Callable[[], Status]
+    loading: Callable[[], str]
+
+
+def open_terminal(views: Views, state_folder: Path, *, is_printed: bool = False) -> Terminal:
+    """The best that standard input and output allow; `is_printed`: one answer is wanted, and no talk."""
+    is_typed, is_seen = _is_typed() and not is_printed, sys.stdout.isatty()
     if is_typed and is_seen and os.environ.get("TERM", "dumb") != "dumb":
-        return _full(meter, candidates, state_folder)
+        return _full(views, state_folder)
     if is_typed:
         with suppress(ImportError):  # not every Python has it
             import readline  # noqa: F401, PLC0415 - gives input() its line editing
@@ -49,7 +58,7 @@ def _is_typed() -> bool:
     return sys.stdin.isatty()
 
 
-def _full(meter: Meter, candidates: Callable[[str], Sequence[tuple[str, str]]], state_folder: Path) -> Terminal:
+def _full(views: Views, state_folder: Path) -> Terminal:
     # Slow to import, and nothing for a pipe.
     from pensieve.cli.chat.drawing.theme import THEMES  # noqa: PLC0415
     from pensieve.cli.chat.editor import EditorKeyboard  # noqa: PLC0415
@@ -59,10 +68,10 @@ def _full(meter: Meter, candidates: Callable[[str], Sequence[tuple[str, str]]], 
 
     has_colour = not os.environ.get("NO_COLOR")
     screen = LiveScreen(sys.stdout, THEMES["terminal" if has_colour else "mono"])
-    screen.waiting_for = lambda: meter.loading
+    screen.waiting_for = views.loading
     keyboard = EditorKeyboard(
-        candidates,
-        lambda columns: status_row(meter.status, columns),
+        views.candidates,
+        lambda columns: status_row(views.status(), columns),
         InputHistory(state_folder / HISTORY_FILE),
         has_colour=has_colour,
         unfold=screen.unfold,

@@ -122,7 +122,7 @@ def test_a_crash_is_seen_and_explained(start: Start) -> None:
     """The answer is begun anew by itself."""
     crash = Fail("WorkerCrashed", {"model": "scripted", "exit_status": "killed"})
     talk = start(Script(turns=(Turn(steps=(Say("half"), crash)), Turn(steps=(Say("whole"),)))))
-    assert talk.say("first") == ("half\nthe worker of scripted ended (killed): trying once more\nwhole")
+    assert talk.say("first") == "half\nwarning: the worker of scripted ended (killed): trying once more\nwhole"
 
 
 def test_edit_puts_the_question_otherwise(start: Start) -> None:

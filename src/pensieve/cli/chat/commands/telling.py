@@ -20,7 +20,12 @@ from pensieve.errors import UsageError
 from pensieve.inference.backend import Limits
 
 KEYS = (
-    ("Ctrl-C", "stop the answer, or clear the line; twice in an empty line says how to leave"),
+    ("Alt+Enter", "begin a line; Enter sends"),
+    ("Tab", "complete a command, a name, a file"),
+    ("Up, Ctrl-R", "what was typed before, also in other chats; Ctrl-R searches it"),
+    ("Ctrl-X Ctrl-E", "write the question in your editor"),
+    ("Ctrl-T", "show the model's thinking, or fold it"),
+    ("Ctrl-C", "stop the answer, or clear the line; in an empty line it says how to leave"),
     ("Ctrl-D", "leave"),
     ('"""', "begin and end a text of several lines"),
     ("//", "at the beginning of a line: send it as text, though it begins with a slash"),
