@@ -17,7 +17,16 @@ MARKUP = st.text(alphabet="ab *_`~#>-|1.[](!)\\\n\tht:/ps日é\x1b\u202e", max_s
 WORDS = st.sampled_from(
     (
         *("# ", "- ", "1. ", "> ", "```", "```python\n", "~~~\n", "\n", "\n\n", "| a | b |\n", "|---|---|\n", "---\n"),
-        *("**bold**", "*it*", "`x*y`", "[a](http://b.test)", "![i](j)", "https://a_b.test/d_e", "snake_case ", "2 * 3 "),
+        *(
+            "**bold**",
+            "*it*",
+            "`x*y`",
+            "[a](http://b.test)",
+            "![i](j)",
+            "https://a_b.test/d_e",
+            "snake_case ",
+            "2 * 3 ",
+        ),
         *(
             "*open ",
             "def f():\n",
