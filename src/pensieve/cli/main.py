@@ -18,7 +18,7 @@ from pensieve.cli.lazy import Entry, LazyGroup
 from pensieve.errors import PensieveError
 
 COMMANDS = {
-    "chat": Entry("pensieve.cli.chat:chat", "Talk with a model in the terminal (what no command does)."),
+    "chat": Entry("pensieve.cli.chat.command:chat", "Talk with a model in the terminal (what no command does)."),
     "ask": Entry("pensieve.cli.ask:ask", "Ask one question and print the answer."),
     "serve": Entry("pensieve.cli.serve:serve", "Answer coding agents and other programs over HTTP."),
     "pull": Entry("pensieve.cli.pull:pull", "Fetch a model onto this machine."),

@@ -1,5 +1,4 @@
-"""`pensieve chat`: the command that opens a backend and talks. The rest of the folder is what it is made of."""
+"""`pensieve chat`: `command` is the command, the rest of the folder is what it is made of.
 
-from pensieve.cli.chat.command import chat
-
-__all__ = ["chat"]
+Nothing is imported here: `ask` needs a screen alone.
+"""
