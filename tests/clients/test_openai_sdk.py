@@ -132,6 +132,16 @@ async def test_several_answers_come_together(client: AsyncOpenAI, live: Live) ->
     assert [request.sampling.seed for request in live.backend.requests] == [5, 6, 7]
 
 
+@pytest.mark.parametrize("is_stream", [False, True])
+async def test_a_text_is_gone_on_from(client: AsyncOpenAI, live: Live, is_stream: bool) -> None:
+    """In the oldest form: no roles, no thinking."""
+    asked: Any = {"model": "any", "prompt": "once upon", "stream": is_stream}
+    answer: Any = await client.completions.create(**asked)
+    texts = [chunk.choices[0].text async for chunk in answer] if is_stream else [answer.choices[0].text]
+    assert "".join(texts) == "one two three"
+    assert (live.backend.requests[-1].text, live.backend.requests[-1].messages) == ("once upon", ())
+
+
 async def test_models_are_listed_and_described(client: AsyncOpenAI) -> None:
     """By the name they have, and by names that agents were built with."""
     assert [model.id async for model in client.models.list()] == ["scripted"]

@@ -50,7 +50,7 @@ def prompt_words(request: GenerationRequest) -> int:
     """Words of all messages and tools of a request."""
     spoken = (text for message in request.messages for text in _texts(message.parts))
     offered = (f"{tool.name} {tool.description} {_json(tool.parameters)}" for tool in request.tools)
-    return sum(len(text.split()) for text in (*spoken, *offered))
+    return sum(len(text.split()) for text in (*spoken, *offered, request.text))
 
 
 def _json(value: Json) -> str:
@@ -153,7 +153,7 @@ class ScriptedBackend:
 
     def _choose(self, request: GenerationRequest) -> Turn:
         last = next((m for m in reversed(request.messages) if m.role == "user"), Message("user", ()))
-        words = "\n".join(_texts(last.parts))[-MATCHED_CHARACTERS:]
+        words = (request.text or "\n".join(_texts(last.parts)))[-MATCHED_CHARACTERS:]
         has_tool_result = any(isinstance(part, ToolResultPart) for part in last.parts)
         for turn in self.script.turns:
             is_left = turn.times is None or self._num_answered[id(turn)] < turn.times
@@ -169,7 +169,7 @@ class ScriptedBackend:
 
 
 def _refuse_unseen(script: Script, request: GenerationRequest) -> None:
-    newest = request.messages[-1]
+    newest = request.messages[-1] if request.messages else Message("user", ())
     if "images" not in script.capabilities and any(isinstance(part, ImagePart) for part in newest.parts):
         raise InvalidRequest(f"{script.model} cannot see images: send text, or use a model that can", path="messages")
 

@@ -15,7 +15,15 @@ import httpx
 import msgspec
 
 from pensieve import __version__
-from pensieve.errors import BackendFailure, ConnectionLost, Overloaded, PensieveError, ServerUnreachable, UsageError
+from pensieve.errors import (
+    BackendFailure,
+    ConnectionLost,
+    InvalidRequest,
+    Overloaded,
+    PensieveError,
+    ServerUnreachable,
+    UsageError,
+)
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.messages import Json
@@ -76,6 +84,8 @@ class UpstreamBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Backend.generate`; closing the generator closes the connection, which cancels on the server."""
+        if request.text:
+            raise InvalidRequest("another server's model is only asked in messages", path="prompt")
         body = encode_request(request, is_stream=True)
         frames, events = SseDecoder(), EventDecoder()
         async with self._response("POST", "/v1/messages", body, session=request.affinity_key) as response:

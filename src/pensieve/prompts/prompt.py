@@ -78,10 +78,17 @@ class PromptRenderer:
 
     def prompt(self, request: GenerationRequest) -> Prompt:
         """As `render`, with the end of the text, which tells a parser how the answer begins; and with the images."""
+        if request.text:
+            return self._plain(request.text)
         try:
             return self._prompt(request)
         except RecursionError as error:
             raise InvalidRequest("a schema or an argument is nested too deeply", "tools") from error
+
+    def _plain(self, text: str) -> Prompt:
+        """Text as it stands: who sends it writes the template's markers too."""
+        writes_bos = bool(self._added_bos) and text.startswith(self._added_bos)
+        return Prompt(self._tokenizer.encode(text, adds_special=not writes_bos), text[-ENDING_CHARACTERS:])
 
     def _prompt(self, request: GenerationRequest) -> Prompt:
         disguise = self._guard.begin()

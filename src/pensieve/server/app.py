@@ -29,7 +29,7 @@ from pensieve.server.operations import Health, Metrics, Reset
 from pensieve.server.remote_media import RemoteMedia
 from pensieve.server.terminal_keys import TerminalKeys
 from pensieve.wire.anthropic.requests import decode_request
-from pensieve.wire.openai import chat
+from pensieve.wire.openai import chat, completions
 from pensieve.wire.openai.responses.requests import decode_request as decode_responses_request
 
 
@@ -58,6 +58,7 @@ def create_app(
             Route("/v1/responses", Answers(shared, decode_responses_request), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
             Route("/v1/chat/completions", Answers(shared, chat.decode_request), methods=["POST"]),
+            Route("/v1/completions", Answers(shared, completions.decode_request), methods=["POST"]),
             *batch_routes(queue),
             Route("/v1/models", Models(shared), methods=["GET"]),
             Route("/v1/models/{id:path}", OneModel(shared), methods=["GET"]),

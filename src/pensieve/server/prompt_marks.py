@@ -64,6 +64,8 @@ def _parts(request: GenerationRequest, positions: tuple[int, ...]) -> Iterator[t
         yield "tools", f"tools.{at}", tool
     thinking = request.thinking
     yield "system", "thinking", None if thinking is None else thinking.mode
+    if request.text:
+        yield "messages", "prompt", TextPart(request.text)
     for message, position in zip(request.messages, positions, strict=True):
         for at, part in enumerate(message.parts):
             if position < 0:

@@ -212,8 +212,25 @@ async def test_an_answer_that_goes_round_in_circles_is_stopped(guarded: LlamaCpp
     assert 64 <= reply.usage.completion_tokens < 200
 
 
-async def test_probabilities_are_refused_by_name(plain: LlamaCppBackend) -> None:
-    """llama.cpp tells those of a character's last token only."""
-    with pytest.raises(InvalidRequest) as caught:
-        await answer(plain, num_logprobs=1)
-    assert caught.value.path == "num_logprobs"
+async def test_probabilities_come_with_the_tokens(plain: LlamaCppBackend) -> None:
+    """As many alternatives as were asked for, the likeliest first; they are the model's own, whatever was drawn."""
+    reply = await answer(plain, logit_bias={67: 100.0}, max_tokens=5, num_logprobs=2)
+    assert [(each.token, each.text) for each in reply.logprobs] == [(67, "d")] * 5
+    assert all(len(each.alternatives) == 2 for each in reply.logprobs)
+    assert all(each.logprob <= each.alternatives[0][2] < 0.0 for each in reply.logprobs)
+    assert all(each.alternatives[0][2] >= each.alternatives[1][2] for each in reply.logprobs)
+
+
+async def test_probabilities_of_the_chosen_token_alone(plain: LlamaCppBackend) -> None:
+    """And none at all where nobody asked."""
+    alone = await answer(plain, logit_bias={67: 100.0}, max_tokens=2, num_logprobs=0)
+    assert [each.alternatives for each in alone.logprobs] == [(), ()]
+    assert (await answer(plain, logit_bias={67: 100.0}, max_tokens=2)).logprobs == ()
+
+
+async def test_plain_text_is_gone_on_from_as_it_stands(thinker: LlamaCppBackend) -> None:
+    """No template, whose thinking would open here, and no parser: what looks like a mark is text."""
+    request = GenerationRequest(id="r", model="m", messages=(), text="abc", max_tokens=4, logit_bias={67: 100.0})
+    reply = await collect(thinker.generate(request))
+    assert reply.message.parts == (TextPart("dddd"),)
+    assert reply.usage.prompt_tokens == await thinker.count_tokens(request) <= 4

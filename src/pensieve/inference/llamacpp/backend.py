@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pensieve.config.settings import Settings
 from pensieve.devices.processes import read_own_memory
-from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
+from pensieve.errors import BackendFailure, ContextOverflow, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Limits
 from pensieve.inference.constraints.constraint import Constraint
@@ -95,7 +95,6 @@ class LlamaCppBackend:
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
         """See `Backend.generate`."""
-        _refuse_unsupported(request)
         bell = self._bell = self._bell or Bell(asyncio.get_running_loop())
         sequence = await self._text.render(lambda: self._sequence(request, Inbox(bell)))
         self._pool.enqueue(Demand(sequence.id, sequence.held_tokens, sequence.most_tokens))
@@ -112,7 +111,6 @@ class LlamaCppBackend:
 
     async def count_tokens(self, request: GenerationRequest) -> int:
         """See `Backend.count_tokens`."""
-        _refuse_unsupported(request)
         prompt, _ = await self._text.render(lambda: self._renderer.render(request))
         return len(prompt.tokens)
 
@@ -165,7 +163,7 @@ class LlamaCppBackend:
         prompt, prompt_ending = self._renderer.render(request)
         grammar = self._dialect.grammar.answering(request, prompt_ending)
         constraint = plan(request, grammar)
-        turn_stop = self._renderer.turn_stop
+        turn_stop = () if request.text else self._renderer.turn_stop
         parser = OutputParser(grammar, stop=request.stop + turn_stop)
         return Sequence(
             str(next(self._ids)),
@@ -181,6 +179,7 @@ class LlamaCppBackend:
             stop_tokens=frozenset(request.stop_tokens),
             logit_bias=request.logit_bias,
             specials=self._specials,
+            num_logprobs=request.num_logprobs,
         )
 
     def _bound(self, constraint: Constraint) -> Bound:
@@ -284,13 +283,6 @@ def _phases(request: GenerationRequest, grammar: OutputGrammar, constraint: Cons
         is_bound=constraint is not None,
         triggers=constraint.triggers if constraint is not None else (),
     )
-
-
-def _refuse_unsupported(request: GenerationRequest) -> None:
-    """What this backend cannot do is refused by name, never ignored."""
-    if request.num_logprobs is not None:
-        problem = "models in GGUF files do not tell probabilities here; models of the MLX engine do"
-        raise InvalidRequest(problem, "num_logprobs")
 
 
 def _sizes(spec: ModelSpec, settings: Settings) -> sizing.Sizes:

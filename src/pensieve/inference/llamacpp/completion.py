@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from pensieve.errors import BackendFailure, ContextOverflow, PensieveError
+from pensieve.generation import TokenLogprob
 from pensieve.sampling.params import SamplingParams
 
 RANDOM_SEED: Final = 0xFFFFFFFF
@@ -31,6 +32,8 @@ class Run(msgspec.Struct, frozen=True):
     logit_bias: Mapping[int, float] = {}
     slot: int = -1
     """-1: llama.cpp's choice."""
+    num_logprobs: int | None = None
+    """As in `GenerationRequest`."""
 
     def body(self) -> dict[str, Any]:
         """The request in llama.cpp's words."""
@@ -43,6 +46,8 @@ class Run(msgspec.Struct, frozen=True):
             body["id_slot"] = self.slot
         if self.logit_bias:
             body["logit_bias"] = [[token, bias] for token, bias in self.logit_bias.items()]
+        if self.num_logprobs is not None:
+            body["n_probs"] = max(1, self.num_logprobs)  # 0 would be none at all
         if self.lark:
             body["grammar"] = _LARK + self.lark
         return body
@@ -63,6 +68,8 @@ class Chunk(msgspec.Struct, frozen=True):
     finish: str = ""
     """`stop` or `length` on the last chunk."""
     error: PensieveError | None = None
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Of the newest token: llama.cpp tells nothing of those that were held back with it."""
 
 
 def chunk_of(raw: dict[str, Any]) -> Chunk:
@@ -79,7 +86,12 @@ def chunk_of(raw: dict[str, Any]) -> Chunk:
         finish = "length" if step.get("stop_type") == "limit" else "stop"
         return Chunk(text=step["content"], completion_tokens=step["tokens_predicted"], finish=finish)
     tokens = step["tokens"]
-    return Chunk(text=step["content"], token=tokens[-1] if tokens else -1, completion_tokens=step["tokens_predicted"])
+    return Chunk(
+        text=step["content"],
+        token=tokens[-1] if tokens else -1,
+        completion_tokens=step["tokens_predicted"],
+        logprobs=tuple(map(_logprob, step.get("completion_probabilities") or ())),
+    )
 
 
 _FIXED: Final[dict[str, Any]] = {
@@ -102,6 +114,16 @@ def _sampling_fields(sampling: SamplingParams) -> dict[str, Any]:
         "frequency_penalty": sampling.frequency_penalty,
         "seed": RANDOM_SEED if sampling.seed is None else sampling.seed,
     }
+
+
+def _logprob(raw: dict[str, Any]) -> TokenLogprob:
+    """Probabilities are those of the model itself, before temperature, penalties and grammar."""
+    alternatives = tuple((each["id"], _text(each), each["logprob"]) for each in raw.get("top_logprobs", ()))
+    return TokenLogprob(raw["id"], _text(raw), raw["logprob"], alternatives)
+
+
+def _text(raw: dict[str, Any]) -> str:
+    return bytes(raw["bytes"]).decode("utf-8", "replace") if "bytes" in raw else str(raw.get("token", ""))
 
 
 def _error(raw: dict[str, Any]) -> PensieveError:

@@ -13,7 +13,15 @@ from typing import NamedTuple
 import msgspec
 
 from pensieve.errors import BackendFailure, PensieveError
-from pensieve.generation import Finished, FinishReason, GenerationEvent, PromptProgress, Started, Usage
+from pensieve.generation import (
+    Finished,
+    FinishReason,
+    GenerationEvent,
+    PromptProgress,
+    Started,
+    TokenLogprob,
+    Usage,
+)
 from pensieve.inference.clock import Clock
 from pensieve.inference.constraints.constraint import NOT_KEPT
 from pensieve.inference.constraints.following import Follower
@@ -22,6 +30,7 @@ from pensieve.inference.ending import ending, joined
 from pensieve.inference.llamacpp.completion import RANDOM_SEED, Chunk, Run
 from pensieve.inference.llamacpp.phases import Phases, Verdict
 from pensieve.inference.llamacpp.said import Said
+from pensieve.inference.logprobs import PendingLogprobs
 from pensieve.inference.parsing.parser import OutputParser
 from pensieve.inference.repetition import RepetitionGuard
 from pensieve.sampling.params import SamplingParams
@@ -72,6 +81,7 @@ class Sequence:
         stop_tokens: Collection[int] = (),
         logit_bias: Mapping[int, float] | None = None,
         specials: Mapping[int, str] | None = None,
+        num_logprobs: int | None = None,
     ) -> None:
         """`turn_stop`: those of the parser's stop strings that end a turn of the prompt format itself.
 
@@ -97,6 +107,7 @@ class Sequence:
         self._sampling, self._bound = sampling, bound
         self._turn_stop, self._stop_tokens = turn_stop, stop_tokens
         self._logit_bias, self._specials = logit_bias or {}, specials or {}
+        self._num_logprobs, self._logprobs = num_logprobs, PendingLogprobs()
         self._held: Chunk | None = None
         """A special token: what follows tells whether it ended the turn."""
         self._cached_tokens: int | None = None
@@ -185,6 +196,7 @@ class Sequence:
             lark=self._bound.lark if self._bound is not None and self._phases.is_ruled else "",
             logit_bias=self._logit_bias,
             slot=-1 if self.slot is None else self.slot,
+            num_logprobs=self._num_logprobs,
         )
 
     def step_back(self) -> None:
@@ -260,12 +272,16 @@ class Sequence:
         if chunk.finish != "length" and not self._obeys(text):  # half a character at the limit is no fault
             return []
         self.said.add(text, -1 if ends_turn else chunk.token, num_tokens)
+        self._logprobs.add(() if ends_turn else map(self._asked_for, chunk.logprobs))
         events = self._followed(self._phases.take(text, num_tokens)) if text else []
         if self._guard.take_tokens((chunk.token,)):
             return events + self._finish("repetition")
         if chunk.token in self._stop_tokens and self._hears():
             return events + self._ended("stop")
         return events
+
+    def _asked_for(self, logprob: TokenLogprob) -> TokenLogprob:
+        return msgspec.structs.replace(logprob, alternatives=logprob.alternatives[: self._num_logprobs])
 
     def _obeys(self, text: str) -> bool:
         """Whether this is what a grammar allows, if one rules; if not, that is the end of it."""
@@ -284,7 +300,7 @@ class Sequence:
         self.said.cut(verdict.cut_characters)
         self.said.put(verdict.put)
         self.is_turning = verdict.is_over
-        events = self._parser.feed(verdict.shown) if verdict.shown else []
+        events = self._logprobs.attach(self._parser.feed(verdict.shown)) if verdict.shown else []
         if any(self._guard.take_event(event) for event in events):
             return events + self._finish("repetition")
         if self._parser.matched_stop is not None:
@@ -305,7 +321,7 @@ class Sequence:
     def _finish(self, reason: FinishReason) -> list[GenerationEvent]:
         rest = self._phases.rest()
         events = self._parser.feed(rest) if rest else []
-        events += self._parser.flush(is_cut=reason != "stop")
+        events = self._logprobs.attach(events + self._parser.flush(is_cut=reason != "stop"))
         matched = None
         if reason != "repetition":
             reason, matched = ending(self._parser, reason, self._turn_stop)

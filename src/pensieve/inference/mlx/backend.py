@@ -154,7 +154,7 @@ class MlxBackend:
         )
 
     def _reply(self, request: GenerationRequest, prompt: Prompt, grammar: OutputGrammar) -> Reply:
-        turn_stop = self._renderer.stop
+        turn_stop = () if request.text else self._renderer.stop
         return Reply(
             len(prompt.tokens),
             OutputParser(grammar, stop=request.stop + turn_stop),

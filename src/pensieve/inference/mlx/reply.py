@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 
 from pensieve.config.settings import GenerationSettings
@@ -12,13 +11,11 @@ from pensieve.generation import (
     GenerationEvent,
     PromptProgress,
     Started,
-    TextDelta,
-    ThinkingDelta,
-    ThinkingFinished,
     TokenLogprob,
     Usage,
 )
 from pensieve.inference.ending import ending, joined
+from pensieve.inference.logprobs import PendingLogprobs
 from pensieve.inference.mlx.runner import Probabilities
 from pensieve.inference.mlx.sequence import Began, Ended, Failed, Item, Read, Spoke
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
@@ -50,7 +47,7 @@ class Reply:
         self._turn_stop = frozenset(turn_stop)
         self._num_cached = self._num_read = 0
         self._num_spoken = 0
-        self._logprobs: deque[TokenLogprob] = deque()
+        self._logprobs = PendingLogprobs()
 
     @property
     def has_stopped(self) -> bool:
@@ -83,7 +80,7 @@ class Reply:
             return []
         self._num_spoken += 1
         if probabilities is not None:
-            self._logprobs.append(self._with_texts(token, probabilities))
+            self._logprobs.add((self._with_texts(token, probabilities),))
         self._guard.take_tokens((token,))
         return self._parsed(self._stream.add(token))
 
@@ -93,31 +90,17 @@ class Reply:
         return TokenLogprob(token, text_of(token), probabilities.logprob, alternatives)
 
     def _parsed(self, text: str) -> list[GenerationEvent]:
-        events = self._with_logprobs(self._parser.feed(text)) if text else []
+        events = self._logprobs.attach(self._parser.feed(text)) if text else []
         for event in events:
             self._guard.take_event(event)
         return events
 
     def _ending(self, ended: Ended) -> list[GenerationEvent]:
         is_cut = ended.reason != "stop" or self._guard.is_looping
-        events = self._with_logprobs(self._parser.flush(is_cut=is_cut))
+        events = self._logprobs.attach(self._parser.flush(is_cut=is_cut))
         usage = Usage(self._num_prompt_tokens, self._num_cached, self._num_spoken)
         reason, matched = ending(self._parser, ended.reason, self._turn_stop)
         if self._guard.is_looping:
             reason, matched = "repetition", None
         self.finished = Finished(reason, usage, matched, ended.timings)
         return [*events, self.finished]
-
-    def _with_logprobs(self, events: list[GenerationEvent]) -> list[GenerationEvent]:
-        """Give the tokens' probabilities to the text they made; those of thinking are dropped."""
-        if not self._logprobs:
-            return events
-        shown: list[GenerationEvent] = []
-        for event in events:
-            if isinstance(event, TextDelta):
-                event = TextDelta(event.text, tuple(self._logprobs))  # noqa: PLW2901 - the same event, with more in it
-                self._logprobs.clear()
-            elif isinstance(event, ThinkingDelta | ThinkingFinished):
-                self._logprobs.clear()
-            shown.append(event)
-        return shown

@@ -67,7 +67,12 @@ class OutputGrammar(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, opening=opening, calls=calls, reads_calls=reads_calls, tools=tuple(tools))
 
     def answering(self, request: GenerationRequest, ending: str) -> OutputGrammar:
-        """As `after`, with the tools that the request lets the model call: the prompt tells of them in any case."""
+        """As `after`, with the tools that the request lets the model call: the prompt tells of them in any case.
+
+        What follows on plain text is plain text.
+        """
+        if request.text:
+            return OutputGrammar()
         return self.after(ending, tools=() if request.tool_choice.mode == "none" else request.tools)
 
     def _opening(self, prompt: str) -> str:
