@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from pensieve.messages import Json
 from pensieve.wire.anthropic.requests import encode_request
+from pensieve.wire.openai.chat import encode_request as encode_chat_request
+from pensieve.wire.openai.responses.requests import encode_request as encode_responses_request
 from wire.strategies import requests
 
 ODD_VALUES: tuple[Json, ...] = (
@@ -45,10 +47,37 @@ def places(value: Json, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
 
 
 @st.composite
-def spoilt(draw: st.DrawFn) -> Json:
+def messages_bodies(draw: st.DrawFn) -> dict[str, Json]:
+    """Requests of the Messages API."""
+    return {"max_tokens": 3} | encode_request(draw(requests()), is_stream=draw(st.booleans()))
+
+
+MESSAGES = messages_bodies()
+
+
+@st.composite
+def chat_bodies(draw: st.DrawFn) -> dict[str, Json]:
+    """Requests of Chat Completions."""
+    return encode_chat_request(draw(requests()), is_stream=draw(st.booleans())) | {"n": draw(st.integers(1, 3))}
+
+
+@st.composite
+def responses_bodies(draw: st.DrawFn) -> dict[str, Json]:
+    """Requests of the Responses API."""
+    return encode_responses_request(draw(requests()), is_stream=draw(st.booleans()))
+
+
+plain_bodies: st.SearchStrategy[dict[str, Json]] = st.fixed_dictionaries(
+    {"model": st.just("m"), "prompt": st.text(max_size=9), "input": st.lists(st.text(max_size=9), max_size=3)},
+    optional={"stream": st.booleans(), "n": st.integers(1, 3), "logprobs": st.integers(0, 5), "echo": st.booleans()},
+)
+"""Requests for completions and embeddings alike."""
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, bodies: st.SearchStrategy[dict[str, Json]]) -> Json:
     """A request with one to three places replaced, left out, doubled or added to."""
-    body = copy.deepcopy(encode_request(draw(requests()), is_stream=draw(st.booleans())))
-    body.setdefault("max_tokens", 3)
+    body = copy.deepcopy(draw(bodies))
     for _ in range(draw(st.integers(1, 3))):
         spoil(draw, body)
     return body
@@ -80,13 +109,13 @@ def odd_value(draw: st.DrawFn) -> Json:
 
 
 @st.composite
-def bad_bodies(draw: st.DrawFn) -> bytes:
+def bad_bodies(draw: st.DrawFn, bodies: st.SearchStrategy[dict[str, Json]] = MESSAGES) -> bytes:
     """The bytes of a body: four in five are JSON of a spoilt request, the others cut, or nothing of the kind."""
     match draw(st.integers(0, 9)):
         case 0:
             return draw(st.sampled_from(ROOT_BYTES) | st.binary(max_size=200))
         case 1:
-            whole = json.dumps(draw(spoilt())).encode()
+            whole = json.dumps(draw(spoilt(bodies))).encode()
             return whole[: draw(st.integers(0, len(whole)))]
         case _:
-            return json.dumps(draw(spoilt())).encode()
+            return json.dumps(draw(spoilt(bodies))).encode()

@@ -16,12 +16,24 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bad_bodies import bad_bodies
+from bad_bodies import MESSAGES, bad_bodies, chat_bodies, plain_bodies, responses_bodies
 from pensieve.server.openapi import describe
 from served import serve
 
 SCRIPT = Path(__file__).parent / "script.toml"
-ROUTES = ("/v1/messages", "/v1/messages?beta=true", "/v1/messages/count_tokens")
+ROUTES = {
+    "/v1/messages": MESSAGES,
+    "/v1/messages?beta=true": MESSAGES,
+    "/v1/messages/count_tokens": MESSAGES,
+    "/v1/chat/completions": chat_bodies(),
+    "/v1/responses": responses_bodies(),
+    "/v1/completions": plain_bodies,
+    "/v1/embeddings": plain_bodies,
+}
+"""Where bodies go, and what they are before they are spoilt."""
+DESCRIBED_ROUTES = [path for path in ROUTES if "?" not in path]
+STREAM_ENDS = (b"event: message_stop", b"event: error", b"data: [DONE]", b'data: {"error"', b"event: response.")
+"""One of them is in every stream."""
 SPOILT_CASES, DESCRIBED_CASES = 250, 50
 SPOILT_STRESS_CASES, DESCRIBED_STRESS_CASES = 9_500, 500
 """The second kind takes long to make up."""
@@ -51,21 +63,22 @@ def counts(http: httpx.Client) -> dict[str, int]:
 
 
 @cache
-def error_schema() -> Any:
+def error_schema(name: str) -> Any:
     """What every error must look like."""
-    return jsonschema.Draft202012Validator(describe("test")["components"]["schemas"]["Error"])
+    return jsonschema.Draft202012Validator(describe("test")["components"]["schemas"][name])
 
 
 def check_answer(response: httpx.Response) -> None:
     """Well-formed, and never the server's own fault."""
     assert response.status_code in {200, 400, 404, 413}, response.text
     if response.headers["content-type"].startswith("text/event-stream"):
-        assert b"event: message_stop" in response.content or b"event: error" in response.content
+        assert any(end in response.content for end in STREAM_ENDS)
         assert b"api_error" not in response.content
+        assert b"server_error" not in response.content
         return
     body = json.loads(response.content)
     if response.status_code != 200:
-        error_schema().validate(body)
+        error_schema("OpenAIError" if "type" not in body else "Error").validate(body)
         assert body["error"]["message"]
 
 
@@ -103,14 +116,15 @@ def spoilt_requests_are_answered(http: httpx.Client, num_cases: int) -> None:
     def send(case: tuple[str, bytes]) -> httpx.Response:
         return http.post(case[0], content=case[1], headers={"content-type": "application/json"})
 
-    check_books(http, before, fuzz(num_cases, st.tuples(st.sampled_from(ROUTES), bad_bodies()), send))
+    cases = st.one_of(*(st.tuples(st.just(path), bad_bodies(bodies)) for path, bodies in ROUTES.items()))
+    check_books(http, before, fuzz(num_cases, cases, send))
 
 
 def described_requests_are_answered(http: httpx.Client, num_cases: int) -> None:
     """What schemathesis makes of our own description: requests that fit it, and requests that miss it."""
     before = counts(http)
     schema = schemathesis.openapi.from_dict(describe("test"))
-    operations = [schema["/v1/messages"]["POST"], schema["/v1/messages/count_tokens"]["POST"]]
+    operations = [schema[path]["POST"] for path in DESCRIBED_ROUTES]
     modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
     cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for operation in operations for mode in modes))
 

@@ -129,6 +129,8 @@ class LlamaCppSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Budget of prompts that are put aside, in temporary files, when their place is needed; 0 turns it off."""
     gpu_layers: Annotated[int, Meta(ge=-1, le=10_000)] = -1
     """Layers on the GPU where there is one; -1: all."""
+    embedding_tokens: Annotated[int, Meta(ge=32, le=32_768)] = 512
+    """The longest text that can be embedded; its memory is taken while embeddings are made."""
     mmproj: Name | None = None
     """Path of the file that lets the model see images; None: the one in the model's folder, if there is one."""
 

@@ -75,6 +75,24 @@ class Replaceable(Protocol):
         ...
 
 
+class Embeddings(msgspec.Struct, frozen=True):
+    """What some texts mean to a model: one vector each, of length 1."""
+
+    vectors: tuple[bytes, ...]
+    """Each as 32-bit floats, the lowest byte first."""
+    prompt_tokens: int
+    """Of all texts."""
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """A backend that can tell how near texts are to each other; not every one can."""
+
+    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
+        """A vector for each text. Raises `ContextOverflow` for one that is too long."""
+        ...
+
+
 class CacheFigures(NamedTuple):
     """What cached prompts hold in memory, and what has been evicted since the model was loaded; in bytes."""
 

@@ -15,9 +15,9 @@ from typing import Protocol, runtime_checkable
 
 from pensieve.config.settings import Settings
 from pensieve.devices.processes import read_spare_memory
-from pensieve.errors import BackendFailure, ModelNotFound, PensieveError
+from pensieve.errors import BackendFailure, InvalidRequest, ModelNotFound, PensieveError
 from pensieve.generation import GenerationEvent, GenerationRequest
-from pensieve.inference.backend import Backend, Limits
+from pensieve.inference.backend import Backend, Embeddings, Embeds, Limits
 from pensieve.inference.context import context_tokens
 from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.residency import Change, describe
@@ -178,6 +178,18 @@ class Router:
         resident = await self._enter(request.model)
         try:
             return await resident.backend.count_tokens(request)
+        finally:
+            self._residents.leave(resident)
+
+    async def embed(self, model: str, texts: tuple[str, ...]) -> Embeddings:
+        """See `Embeds`, for the model that answers for `model`. Raises `InvalidRequest` where it cannot."""
+        resident = await self._enter(model)
+        try:
+            backend: object = resident.backend
+            if not isinstance(backend, Embeds):
+                problem = f"{self.resolve(model).name} makes no embeddings: take a model in a GGUF file"
+                raise InvalidRequest(problem, path="model")
+            return await backend.embed(texts)
         finally:
             self._residents.leave(resident)
 

@@ -20,6 +20,7 @@ from pensieve.server.batches.queue import BatchQueue
 from pensieve.server.batches.routes import batch_routes
 from pensieve.server.body import BodyLimit
 from pensieve.server.cache_log import CacheLog
+from pensieve.server.embeddings import Embeddings
 from pensieve.server.endpoints import Cache, CountTokens, Hello, Models, OneModel, OpenApi, Shared
 from pensieve.server.guards import HostGuard, KeyGuard, OriginGuard
 from pensieve.server.ledger import Ledger
@@ -58,6 +59,7 @@ def create_app(
             Route("/v1/responses", Answers(shared, decode_responses_request), methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
             Route("/v1/chat/completions", Answers(shared, chat.decode_request), methods=["POST"]),
+            Route("/v1/embeddings", Embeddings(shared), methods=["POST"]),
             Route("/v1/completions", Answers(shared, completions.decode_request), methods=["POST"]),
             *batch_routes(queue),
             Route("/v1/models", Models(shared), methods=["GET"]),

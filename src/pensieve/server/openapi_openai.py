@@ -8,7 +8,7 @@ import msgspec
 
 from pensieve.messages import Json
 from pensieve.sampling.params import RANGES
-from pensieve.wire.openai import answers, chat, completions
+from pensieve.wire.openai import answers, chat, completions, embeddings
 from pensieve.wire.openai.responses import requests as responses
 
 SCHEMAS = "#/components/schemas/"
@@ -24,6 +24,7 @@ class _Api(NamedTuple):
 _APIS = (
     _Api("Chat", chat.ChatBody, answers.AnswerBody),
     _Api("Completions", completions.CompletionBody),
+    _Api("Embeddings", embeddings.EmbeddingBody),
     _Api("Responses", responses.RequestBody),
 )
 _TEXT: Json = {"type": ["string", "null"]}
@@ -44,6 +45,7 @@ ROUTES = {
         "createChatCompletion", "Answer in OpenAI's older form", "ChatAnswerBody", "ChatChatBody"
     ),
     "/v1/completions": Route("createCompletion", "Go on from a text", "Completion", "CompletionsCompletionBody"),
+    "/v1/embeddings": Route("createEmbedding", "Vectors of texts", "Embeddings", "EmbeddingsEmbeddingBody", False),
     "/v1/responses": Route("createResponse", "Answer in OpenAI's newer form", "Response", "ResponsesRequestBody"),
 }
 
@@ -67,6 +69,7 @@ def schemas() -> dict[str, Any]:
             object={"const": "list"}, data={"type": "array", "items": {"$ref": f"{SCHEMAS}OpenAIModel"}}
         ),
         "Completion": _object(id={"type": "string"}, object={"const": "text_completion"}, choices={"type": "array"}),
+        "Embeddings": _object(object={"const": "list"}, data={"type": "array"}, model={"type": "string"}),
         "Response": _object(id={"type": "string"}, object={"const": "response"}, output={"type": "array"}),
     }
 

@@ -16,7 +16,7 @@ from pensieve.config.settings import Settings
 from pensieve.devices.processes import read_own_memory
 from pensieve.errors import BackendFailure, ContextOverflow, Overloaded
 from pensieve.generation import GenerationEvent, GenerationRequest
-from pensieve.inference.backend import Limits
+from pensieve.inference.backend import Embeddings, Limits
 from pensieve.inference.constraints.constraint import Constraint
 from pensieve.inference.constraints.following import Follower, byte_matchers
 from pensieve.inference.constraints.lark import to_lark
@@ -26,6 +26,7 @@ from pensieve.inference.fitting import spare
 from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.llamacpp import sizing
 from pensieve.inference.llamacpp.completion import Chunk, Run
+from pensieve.inference.llamacpp.embedder import Embedder
 from pensieve.inference.llamacpp.engine import Engine
 from pensieve.inference.llamacpp.phases import Phases
 from pensieve.inference.llamacpp.pool import Demand, TokenPool
@@ -91,6 +92,7 @@ class LlamaCppBackend:
         self._sequences: dict[str, Sequence] = {}
         self._ids = itertools.count(1)
         self._text = RenderThread(queue_limit=settings.worker.queue_limit)
+        self._embedder = Embedder(spec, settings, num_threads=sizes.num_threads)
         self._engine_threads = ThreadPoolExecutor(sizes.num_slots, "engine")
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
@@ -114,6 +116,10 @@ class LlamaCppBackend:
         prompt, _ = await self._text.render(lambda: self._renderer.render(request))
         return len(prompt.tokens)
 
+    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
+        """See `Embeds`."""
+        return await self._embedder.embed(texts)
+
     async def limits(self) -> Limits:
         """See `Backend.limits`."""
         return self._limits
@@ -131,6 +137,7 @@ class LlamaCppBackend:
             sequence.is_cancelled = True
         await asyncio.to_thread(self._engine_threads.shutdown)
         await asyncio.to_thread(self._text.close)
+        await self._embedder.aclose()
         await asyncio.to_thread(self._seats.close)
         self._engine.close()
 

@@ -10,7 +10,7 @@ import msgspec
 from pensieve.config.settings import Settings
 from pensieve.errors import Facts, PensieveError, RequestTooLarge
 from pensieve.generation import GenerationEvent, GenerationRequest
-from pensieve.inference.backend import Limits
+from pensieve.inference.backend import Embeddings, Limits
 from pensieve.models.spec import ModelSpec
 
 MAX_FRAME_BYTES = 256 * 2**20
@@ -44,6 +44,13 @@ class Count(msgspec.Struct, frozen=True, tag="count"):
 
     stream: int
     request: GenerationRequest
+
+
+class Embed(msgspec.Struct, frozen=True, tag="embed"):
+    """Parent: embed these texts. Answered by `Embedded` or `Failed`."""
+
+    stream: int
+    texts: tuple[str, ...]
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -98,6 +105,13 @@ class Counted(msgspec.Struct, frozen=True, tag="counted"):
     tokens: int
 
 
+class Embedded(msgspec.Struct, frozen=True, tag="embedded"):
+    """Worker: the vectors."""
+
+    stream: int
+    embeddings: Embeddings
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Worker: the stream ended with this error; see `pensieve.errors.rebuild`."""
 
@@ -115,8 +129,8 @@ def failed(stream: int, error: PensieveError) -> Failed:
     return Failed(stream, error.code, facts)
 
 
-ToWorker = Load | Generate | Count | Cancel | Ping | Relieve | Stop
-FromWorker = Ready | Events | Counted | Failed | Pong
+ToWorker = Load | Generate | Count | Embed | Cancel | Ping | Relieve | Stop
+FromWorker = Ready | Events | Counted | Embedded | Failed | Pong
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -26,7 +26,7 @@ from pensieve.errors import (
     WorkerFailed,
 )
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
-from pensieve.inference.backend import CacheFigures, Limits
+from pensieve.inference.backend import CacheFigures, Embeddings, Limits
 from pensieve.inference.context import context_tokens
 from pensieve.inference.fitting import why_not
 from pensieve.inference.guard import MemoryGuard, gigabytes
@@ -134,6 +134,17 @@ class WorkerBackend:
             async for frame in answer:
                 assert isinstance(frame, frames.Counted)
                 return frame.tokens
+        raise AssertionError("a stream ends with a frame or an error")
+
+    async def embed(self, texts: tuple[str, ...]) -> Embeddings:
+        """See `Embeds`; a model that cannot is `InvalidRequest`."""
+        self._guard.admit()
+        worker = await self._ready()
+        stream = worker.new_stream()
+        async with aclosing(worker.ask(stream, frames.Embed(stream, texts))) as answer:
+            async for frame in answer:
+                assert isinstance(frame, frames.Embedded)
+                return frame.embeddings
         raise AssertionError("a stream ends with a frame or an error")
 
     async def limits(self) -> Limits:

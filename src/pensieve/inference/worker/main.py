@@ -23,9 +23,9 @@ import uvloop
 
 from pensieve.config.settings import Settings
 from pensieve.devices import heap
-from pensieve.errors import LoadFailed, Overloaded
+from pensieve.errors import InvalidRequest, LoadFailed, Overloaded
 from pensieve.generation import GenerationRequest
-from pensieve.inference.backend import Backend, CacheFigures, Caching, Relievable
+from pensieve.inference.backend import Backend, CacheFigures, Caching, Embeds, Relievable
 from pensieve.inference.failure import converted
 from pensieve.inference.worker import frames
 from pensieve.models.spec import ModelSpec
@@ -96,6 +96,8 @@ class Worker(asyncio.Protocol):
                 self._start(stream, self._generate(stream, request))
             case frames.Count(stream, request):
                 self._start(stream, self._count(stream, request))
+            case frames.Embed(stream, texts):
+                self._start(stream, self._embed(stream, texts))
             case frames.Cancel(stream):
                 if task := self._tasks.get(stream):
                     task.cancel()
@@ -152,6 +154,13 @@ class Worker(asyncio.Protocol):
     async def _count(self, stream: int, request: GenerationRequest) -> None:
         assert self._backend is not None
         self._send(frames.Counted(stream, await self._backend.count_tokens(request)))
+
+    async def _embed(self, stream: int, texts: tuple[str, ...]) -> None:
+        backend: object = self._backend
+        if not isinstance(backend, Embeds):
+            problem = "this model makes no embeddings here: take one in a GGUF file (`pensieve models list`)"
+            raise InvalidRequest(problem, path="model")
+        self._send(frames.Embedded(stream, await backend.embed(texts)))
 
     async def _stop(self) -> None:
         if self._backend is not None:

@@ -117,7 +117,7 @@ class CompletionEncoder:
         self._index = 0
         self._num_open = exchange.request.num_answers
         self._num_characters: dict[int, int] = {}
-        self._head: Json = {
+        self._head: dict[str, Json] = {
             "id": label.answer_id,
             "object": "text_completion",
             "created": label.created_seconds,
