@@ -31,7 +31,7 @@ TURNS = (
     Turn(steps=(Call("look", {"at": "a"}, "call_a"), Call("look", {"at": "b"}, "call_b")), contains="look twice"),
     Turn(steps=(Fail("Overloaded", {"problem": "busy", "retry_after_seconds": 0.0}),), contains="busy", times=1),
     Turn(steps=(Say("one"), Fail("BackendFailure", {"problem": "it broke"})), contains="break"),
-    Turn(steps=(Delay(0.3), Say("late")), contains="slow"),
+    Turn(steps=(Delay(0.4), Say("late")), contains="slow"),
     Turn(steps=(Think("hm"), Say("one two three"))),
 )
 
@@ -81,7 +81,7 @@ async def test_signs_of_life_disturb_nobody(client: AsyncOpenAI, live: Live) -> 
     """They are comments, which the SDK passes over."""
     body: Any = {"model": "any", "messages": [{"role": "user", "content": "slow"}], "stream": True}
     response = await live.client.post("/v1/chat/completions", json=body)
-    assert response.content.count(b": still working\n\n") >= 2
+    assert response.content.count(b": still working\n\n") >= 1
     stream = await client.chat.completions.create(**body)
     assert [chunk.choices[0].delta.content async for chunk in stream] == ["", "late", None]
 
