@@ -60,6 +60,14 @@ async def test_an_answer_is_created(client: openai.AsyncOpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.input_tokens + answer.usage.output_tokens
 
 
+async def test_a_prompt_is_counted_before_it_is_sent(client: openai.AsyncOpenAI) -> None:
+    """As the answer will count it."""
+    counted = await client.responses.input_tokens.count(model="any", input="count to three")
+    answer = await client.responses.create(model="any", input="count to three")
+    assert answer.usage is not None
+    assert counted.input_tokens == answer.usage.input_tokens
+
+
 async def test_an_answer_is_streamed(client: openai.AsyncOpenAI) -> None:
     """The SDK puts it together as the server did."""
     async with client.responses.stream(model="any", input="all kinds", reasoning={"summary": "auto"}) as stream:

@@ -53,10 +53,12 @@ def create_app(
     cache_log = CacheLog(keeps_text=settings.keep_prompt_text == "on")
     shared = Shared(router, settings, ledger, MediaLoader(fetcher), cache_log, version)
     queue = None if batches is None else BatchQueue(batches, router, ledger, BatchAnswers(shared))
+    responses_tokens = CountTokens(shared, decode_responses_request, object="response.input_tokens")
     app = Starlette(
         routes=[
             Route("/v1/messages", Answers(shared, decode_request), methods=["POST"]),
             Route("/v1/responses", Answers(shared, decode_responses_request), methods=["POST"]),
+            Route("/v1/responses/input_tokens", responses_tokens, methods=["POST"]),
             Route("/v1/messages/count_tokens", CountTokens(shared), methods=["POST"]),
             Route("/v1/chat/completions", Answers(shared, chat.decode_request), methods=["POST"]),
             Route("/v1/embeddings", Embeddings(shared), methods=["POST"]),

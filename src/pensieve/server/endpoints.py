@@ -26,7 +26,7 @@ from pensieve.server.media import MediaLoader, num_addresses
 from pensieve.server.openapi import describe
 from pensieve.wire.anthropic import models as anthropic
 from pensieve.wire.anthropic.requests import decode_count_request
-from pensieve.wire.exchange import Exchange
+from pensieve.wire.exchange import Decode, Exchange
 from pensieve.wire.openai import models as openai
 
 LARGE_BODY_BYTES = 256 * 1024
@@ -69,17 +69,23 @@ class Endpoint:
 
 
 class CountTokens(Endpoint):
-    """`POST /v1/messages/count_tokens`."""
+    """`POST /v1/messages/count_tokens`, and what other APIs have for it."""
+
+    def __init__(self, shared: Shared, decode: Decode = decode_count_request, **told: Json) -> None:
+        """`told` stands beside the count."""
+        super().__init__(shared)
+        self._decode = decode
+        self._told = told
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Count the tokens of the prompt that the request renders to."""
         record = record_of(scope)
         body = await Request(scope, receive).body()
-        exchange = await decoded(body, lambda: decode_count_request(body, request_id=record.id), self.ledger)
+        exchange = await decoded(body, lambda: self._decode(body, request_id=record.id), self.ledger)
         record.model = (await self.router.choose(exchange.request.model)).name
         with as_sent(exchange):
             num_tokens = await self.router.count_tokens(await self.loaded(exchange.request))
-        await send_json(send, {"input_tokens": num_tokens})
+        await send_json(send, {"input_tokens": num_tokens, **self._told})
 
 
 class Cache(Endpoint):

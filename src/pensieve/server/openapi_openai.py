@@ -47,6 +47,13 @@ ROUTES = {
     "/v1/completions": Route("createCompletion", "Go on from a text", "Completion", "CompletionsCompletionBody"),
     "/v1/embeddings": Route("createEmbedding", "Vectors of texts", "Embeddings", "EmbeddingsEmbeddingBody", False),
     "/v1/responses": Route("createResponse", "Answer in OpenAI's newer form", "Response", "ResponsesRequestBody"),
+    "/v1/responses/input_tokens": Route(
+        "countResponseTokens",
+        "Count the tokens of a prompt",
+        "ResponseTokens",
+        "ResponsesRequestBody",
+        is_streamed=False,
+    ),
 }
 
 
@@ -70,6 +77,7 @@ def schemas() -> dict[str, Any]:
         ),
         "Completion": _object(id={"type": "string"}, object={"const": "text_completion"}, choices={"type": "array"}),
         "Embeddings": _object(object={"const": "list"}, data={"type": "array"}, model={"type": "string"}),
+        "ResponseTokens": _object(object={"type": "string"}, input_tokens={"type": "integer"}),
         "Response": _object(id={"type": "string"}, object={"const": "response"}, output={"type": "array"}),
     }
 

@@ -197,9 +197,9 @@ def decode_request(body: bytes, *, request_id: str, affinity_key: str = "") -> D
     return _decode(body, request_id, affinity_key, needs_max_tokens=True)
 
 
-def decode_count_request(body: bytes, *, request_id: str) -> DecodedRequest:
+def decode_count_request(body: bytes, *, request_id: str, affinity_key: str = "") -> DecodedRequest:
     """The request in the body of `POST /v1/messages/count_tokens`, where `max_tokens` is not needed."""
-    return _decode(body, request_id, "", needs_max_tokens=False)
+    return _decode(body, request_id, affinity_key, needs_max_tokens=False)
 
 
 def encode_request(request: GenerationRequest, *, is_stream: bool) -> dict[str, Json]:
