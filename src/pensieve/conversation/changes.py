@@ -115,6 +115,12 @@ def check_turn(connection: sqlite3.Connection, conversation_id: int, turn_id: in
         raise ConversationNotFound(f"turn {turn_id} of conversation {conversation_id}")
 
 
+def erase_words(connection: sqlite3.Connection) -> None:
+    """Make the index anew: what was deleted from it is in its files until then, though it is found no more."""
+    for table in ("words", "titles"):
+        connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")  # noqa: S608 - our two names
+
+
 def subtree(connection: sqlite3.Connection, turn_id: int) -> list[tuple[int, int]]:
     """The turn and all that follow it, by number and key of their words."""
     return list(connection.execute(_SUBTREE, (turn_id,)))

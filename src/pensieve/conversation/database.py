@@ -70,11 +70,8 @@ class Database:
             with self._transaction("BEGIN IMMEDIATE"):
                 yield self._connection
 
-    def scrub(self) -> None:
-        """Leave nothing of what was deleted: not in the search index, nor in the log of changes, if no one reads it."""
-        with self.writing() as connection:
-            for table in ("words", "titles"):
-                connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")  # noqa: S608 - our two names
+    def clear_log(self) -> None:
+        """Leave nothing of what was changed in the log beside the file, if nobody else reads it just now."""
         with self._lock, self._errors():
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 

@@ -49,5 +49,11 @@ CREATE VIRTUAL TABLE words USING fts5 (text, tokenize = 'unicode61 remove_diacri
 CREATE VIRTUAL TABLE titles USING fts5 (text, tokenize = 'unicode61 remove_diacritics 2');
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST,)
+_SUMS: Final = """
+CREATE INDEX turns_for_sums ON turns (
+    model, prompt_tokens, cached_tokens, completion_tokens, is_interrupted, created
+);
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SUMS)
 """`PRAGMA user_version` counts those that a file has seen."""

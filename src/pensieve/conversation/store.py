@@ -145,7 +145,8 @@ class ConversationStore:
         with self._database.writing() as connection:
             for conversation_id in conversation_ids:
                 changes.delete_conversation(connection, conversation_id)
-        self._database.scrub()
+            changes.erase_words(connection)
+        self._database.clear_log()
 
     # Turns
 
@@ -231,7 +232,8 @@ class ConversationStore:
                 head = queries.turn(connection, turn_id).parent
             changes.delete_turns(connection, gone)
             changes.change(connection, conversation_id, self._clock(), head=head)
-        self._database.scrub()
+            changes.erase_words(connection)
+        self._database.clear_log()
 
     def _draft(self, messages: Sequence[Message], model: str, *, is_summary: bool) -> Turn:
         said = tuple(messages)
