@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ from pensieve.messages import say
 
 NUM_TURNS = 100_000
 TURNS_OF_ONE = 20
+TALKS_AT_ONCE = 200
 LONGEST = 2_000
 """Turns of the one long conversation among them."""
 VOCABULARY = 50_000
@@ -41,6 +43,8 @@ class Measured(NamedTuple):
     name: str
     median: float
     worst: float
+    worst_of_processor: float
+    """Where other programs keep the machine busy, this tells what the store itself takes."""
     limit: float = 0.0
 
     @property
@@ -48,7 +52,8 @@ class Measured(NamedTuple):
         """The row of the table."""
         asked = f"{self.limit:.0f}" if self.limit else ""
         verdict = ("met" if self.worst <= self.limit else "MISSED") if self.limit else ""
-        return f"| {self.name} | {self.median:.2f} | {self.worst:.2f} | {asked} | {verdict} |"
+        times = (f"{value:.2f}" for value in (self.median, self.worst, self.worst_of_processor))
+        return f"| {self.name} | {' | '.join(times)} | {asked} | {verdict} |"
 
 
 class Speech:
@@ -69,6 +74,7 @@ class Speech:
 def filled(path: Path, num_turns: int) -> ConversationStore:
     """A store with so many turns, in conversations of `TURNS_OF_ONE` and a long one."""
     speech, store, number = Speech(), ConversationStore(path, is_durable=False), 0
+    talks: list[Conversation] = []
     while number < num_turns:
         size = min(LONGEST if number == 0 else TURNS_OF_ONE, num_turns - number)
         moment = BEGIN + timedelta(minutes=number)
@@ -84,20 +90,23 @@ def filled(path: Path, num_turns: int) -> ConversationStore:
             for place in range(1, size + 1)
         )
         title, head = speech.say(6), turns[-1].id
-        talk = Conversation(id=0, uid="", created=moment, updated=moment, title=title, head=head, turns=turns)
-        store.add_all([talk])
+        talks.append(Conversation(id=0, uid="", created=moment, updated=moment, title=title, head=head, turns=turns))
         number += size
+        if len(talks) == TALKS_AT_ONCE or number >= num_turns:
+            store.add_all(talks)
+            talks.clear()
     return store
 
 
 def measure(name: str, work: Callable[[], object], limit: float = 0.0, rounds: int = ROUNDS) -> Measured:
     """Do it a number of times."""
-    times = []
+    times, worked = [], []
     for _ in range(rounds):
-        began = time.perf_counter()
+        began, began_work = time.perf_counter(), time.process_time()
         work()
         times.append((time.perf_counter() - began) * 1000)
-    found = Measured(name, report.median(times), max(times), limit)
+        worked.append((time.process_time() - began_work) * 1000)
+    found = Measured(name, report.median(times), max(times), max(worked), limit)
     print(found.line, flush=True)
     return found
 
@@ -116,9 +125,7 @@ def searches(store: ConversationStore) -> list[Measured]:
         "a phrase": f'"{words[1]} {words[2]}"',
         "a word nobody said": "zzyzx",
     }
-    return [
-        measure(f"search: {name}", lambda typed=typed: store.search(typed), SEARCH_MS) for name, typed in asked.items()
-    ]  # type: ignore[misc]
+    return [measure(f"search: {name}", partial(store.search, typed), SEARCH_MS) for name, typed in asked.items()]
 
 
 def uses(path: Path, store: ConversationStore) -> list[Measured]:
@@ -151,7 +158,7 @@ def main() -> None:
     """Fill a store, use it, print the table and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=NUM_TURNS)
-    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=Path(".cache/benchmarks"))
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "conversations.db"
@@ -161,12 +168,12 @@ def main() -> None:
         with ConversationStore(path) as store:
             size_mb = store.stats().size_bytes / 1e6
             rows = [*searches(store), *uses(path, store), *deletions(store)]
-    head = "| what | median ms | worst ms | asked for | |\n|---|---|---|---|---|\n"
+    head = "| what | median ms | worst ms | worst, processor's ms | asked for | |\n|---|---|---|---|---|---|\n"
     text = head + "\n".join(row.line for row in rows)
     about = {"device": {"cores": os.cpu_count(), "processor": platform.machine()}}
     facts = {"turns": chosen.turns, "size_mb": size_mb, "rows": [row._asdict() for row in rows], "machine": about}
     title = f"The store with {chosen.turns:,} turns ({size_mb:,.0f} MB)"
-    report.write(chosen.results, "conversation", title, text, facts)
+    report.write(chosen.out, "conversation", title, text, facts)
 
 
 if __name__ == "__main__":

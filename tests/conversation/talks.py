@@ -57,7 +57,7 @@ def chatgpt_message(role: str, *parts: Any, seconds: float = 0, **content: Any) 
     """A message in the mapping of ChatGPT's export."""
     said = {"content_type": "text", "parts": list(parts)} | content
     metadata = {"model_slug": "cloud-1"} if role == "assistant" else {}
-    author = {"role": role, "name": "browser" if role == "tool" else None, "metadata": {}}
+    author: dict[str, Any] = {"role": role, "name": "browser" if role == "tool" else None, "metadata": {}}
     return {"author": author, "content": said, "create_time": 1.7e9 + seconds, "metadata": metadata}
 
 
@@ -78,7 +78,7 @@ def chatgpt_export() -> list[dict[str, Any]]:
         "o2": ("c2", say_("tool", content_type="execution_output", text="1 2", seconds=7)),
         "a3": ("o2", say_("assistant", "Done.", seconds=8)),
     }
-    mapping = {
+    mapping: dict[str, dict[str, Any]] = {
         node: {"id": node, "message": message, "parent": parent, "children": []}
         for node, (parent, message) in messages.items()
     }

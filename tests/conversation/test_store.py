@@ -14,6 +14,8 @@ from pensieve.errors import ConversationNotFound, InvalidRequest
 from pensieve.generation import Finished, TextDelta, ThinkingDelta, Timings, Usage
 from pensieve.messages import DocumentPart, ImagePart, Message, TextPart, ThinkingPart, say
 
+from .talks import talk, turn
+
 QUESTION, ANSWER = say("user", "Where is the lighthouse?"), say("assistant", "On the northern cliff.")
 
 
@@ -83,15 +85,13 @@ def test_an_edited_question_is_a_second_child(store: ConversationStore) -> None:
 
 def test_a_deleted_branch_takes_the_head_back(store: ConversationStore) -> None:
     """To the turn before it; a chain of any length goes."""
-    begun = store.create()
-    first = store.append(begun.id, [QUESTION, ANSWER])
-    second = store.append(begun.id, [say("user", "And then?")])
-    for number in range(1100):
-        store.append(begun.id, [say("user", f"step {number}")])
+    links = (turn(number, number - 1 or None, say("user", f"step {number}")) for number in range(1, 1101))
+    begun = store.add(talk(*links))
+    first, second, *_ = begun.turns
     store.delete_turn(second.id)
     found = store.open(begun.id)
     assert (found.turns, found.head) == ((first,), first.id)
-    assert store.search("step") == ()
+    assert [hit.turn for hit in store.search("step")] == [first.id]
 
 
 def test_what_was_deleted_is_nowhere_on_the_disk(store: ConversationStore) -> None:

@@ -31,6 +31,8 @@ WITH RECURSIVE below (id, words) AS (
 ) SELECT id, words FROM below
 """
 _SEQUENCE_BITS: Final = 24
+ERASED_PAGES: Final = 250
+"""A transaction that erases takes so many pages, so that no other program waits for long."""
 
 
 def change(connection: sqlite3.Connection, conversation_id: int, moment: datetime, **columns: object) -> None:
@@ -115,10 +117,16 @@ def check_turn(connection: sqlite3.Connection, conversation_id: int, turn_id: in
         raise ConversationNotFound(f"turn {turn_id} of conversation {conversation_id}")
 
 
-def erase_words(connection: sqlite3.Connection) -> None:
-    """Make the index anew: what was deleted from it is in its files until then, though it is found no more."""
-    for table in ("words", "titles"):
-        connection.execute(f"INSERT INTO {table} ({table}) VALUES ('optimize')")  # noqa: S608 - our two names
+def erase_words(connection: sqlite3.Connection, table: str, *, is_first: bool) -> bool:
+    """Write a few pages of the index anew, and say whether more are left.
+
+    What was deleted from it is found no more, but it stays in its pages until they are written anew.
+    """
+    before = connection.total_changes
+    num_pages = -ERASED_PAGES if is_first else ERASED_PAGES  # negative: begin with everything that is there
+    merge = f"INSERT INTO {table} ({table}, rank) VALUES ('merge', ?)"  # noqa: S608 - our own names
+    connection.execute(merge, (num_pages,))
+    return connection.total_changes - before >= 2
 
 
 def subtree(connection: sqlite3.Connection, turn_id: int) -> list[tuple[int, int]]:

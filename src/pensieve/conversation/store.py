@@ -145,8 +145,7 @@ class ConversationStore:
         with self._database.writing() as connection:
             for conversation_id in conversation_ids:
                 changes.delete_conversation(connection, conversation_id)
-            changes.erase_words(connection)
-        self._database.clear_log()
+        self._erase()
 
     # Turns
 
@@ -232,7 +231,16 @@ class ConversationStore:
                 head = queries.turn(connection, turn_id).parent
             changes.delete_turns(connection, gone)
             changes.change(connection, conversation_id, self._clock(), head=head)
-            changes.erase_words(connection)
+        self._erase()
+
+    def _erase(self) -> None:
+        """Leave nothing on the disk of what was deleted, in many short transactions."""
+        for table in ("words", "titles"):
+            is_first = is_left = True
+            while is_left:
+                with self._database.writing(is_durable=False) as connection:
+                    is_left = changes.erase_words(connection, table, is_first=is_first)
+                is_first = False
         self._database.clear_log()
 
     def _draft(self, messages: Sequence[Message], model: str, *, is_summary: bool) -> Turn:
