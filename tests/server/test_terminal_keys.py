@@ -61,6 +61,14 @@ def test_a_key_ends_with_its_holder_and_its_note_is_swept(keys: TerminalKeys, tm
     assert (keys.held(), list((tmp_path / "keys").iterdir())) == ([], [])
 
 
+def test_a_key_for_good_ends_when_it_is_revoked(keys: TerminalKeys) -> None:
+    """It is no terminal's: a server does not stay for it."""
+    key = keys.mint(None, "setup")
+    assert (keys.held(), keys.admits(key.encode())) == ([], True)
+    keys.revoke(key)
+    assert not keys.admits(key.encode())
+
+
 def test_what_another_could_have_written_admits_nobody(keys: TerminalKeys, here: Lifetime, tmp_path: Path) -> None:
     """A note or a folder that is open to others, and a note that is none."""
     key = keys.mint(here, "claude").encode()

@@ -26,6 +26,8 @@ COMMANDS = {
     "prompts": Entry("pensieve.cli.prompts:prompts", "List, show and make presets for conversations."),
     "claude": Entry("pensieve.cli.agents:claude_command", "Run Claude Code in this terminal on a local model."),
     "history": Entry("pensieve.cli.history:history", "Find, read, export, import and delete conversations."),
+    "setup": Entry("pensieve.cli.setup:setup", "Change an agent's own settings to use the server here; undo it."),
+    "env": Entry("pensieve.cli.setup:env", "Print what a shell exports to reach the server here."),
     "doctor": Entry("pensieve.cli.doctor:doctor", "Show what this machine can run, and what is wrong."),
     "reset": Entry("pensieve.cli.reset:reset", "Let the server try again what failed too often."),
     "config": Entry("pensieve.cli.config:config", "Show the settings and where each one came from."),

@@ -47,9 +47,7 @@ def take_seat(
 
 
 def mint(keys: TerminalKeys, holder: Lifetime | None, purpose: str) -> str:
-    """A new key for a process; raises `UsageError` where it cannot be noted."""
-    if holder is None:
-        raise UsageError("the process that should hold a key is gone: try again")
+    """A new key for a process, or for good; raises `UsageError` where it cannot be noted."""
     try:
         return keys.mint(holder, purpose)
     except OSError as error:
@@ -59,4 +57,4 @@ def mint(keys: TerminalKeys, holder: Lifetime | None, purpose: str) -> str:
 
 
 def _is_kept(keys: TerminalKeys, server: RunningServer) -> bool:
-    return any(note.holder.pid == server.pid for note in keys.held())
+    return any(note.holder is not None and note.holder.pid == server.pid for note in keys.held())

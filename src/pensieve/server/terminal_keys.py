@@ -25,8 +25,14 @@ _OWNER_ONLY = 0o700
 class KeyNote(msgspec.Struct, frozen=True):
     """What is written down of a key: who holds it, and for what."""
 
-    holder: Lifetime
+    holder: Lifetime | None
+    """None: good until it is revoked, for settings that were changed on request."""
     purpose: str = ""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether the key opens the door now."""
+        return self.holder is None or self.holder.goes_on
 
 
 def digest(key: bytes) -> str:
@@ -40,8 +46,8 @@ class TerminalKeys:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def mint(self, holder: Lifetime, purpose: str) -> str:
-        """A new key, good for as long as the holder lives; raises OSError where it cannot be noted."""
+    def mint(self, holder: Lifetime | None, purpose: str) -> str:
+        """A new key, good for as long as the holder lives, or until it is revoked; raises OSError."""
         key = TERMINAL_PREFIX.decode() + secrets.token_urlsafe(32)
         self._folder.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
         self._folder.chmod(_OWNER_ONLY)
@@ -58,7 +64,7 @@ class TerminalKeys:
     def admits(self, key: bytes) -> bool:
         """Whether a terminal holds this key now."""
         note = self._read(self._path(key))
-        return note is not None and note.holder.goes_on
+        return note is not None and note.is_good
 
     def revoke(self, key: str) -> None:
         """Forget a key before its holder has left."""
@@ -66,15 +72,15 @@ class TerminalKeys:
             self._path(key.encode()).unlink()
 
     def held(self) -> list[KeyNote]:
-        """The notes of the keys that are held now; those of the others are removed."""
+        """The notes of the keys that processes hold now; those that are good no more are removed."""
         notes = []
         with suppress(OSError):
             for path in self._folder.glob("*.json"):
                 note = self._read(path)
-                if note is not None and note.holder.goes_on:
-                    notes.append(note)
-                else:
+                if note is None or not note.is_good:
                     path.unlink(missing_ok=True)
+                elif note.holder is not None:
+                    notes.append(note)
         return notes
 
     def _path(self, key: bytes) -> Path:

@@ -1,0 +1,95 @@
+"""`pensieve setup claude-code` and `pensieve env`: a user's own settings, or shell, led to the server here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import shlex
+from pathlib import Path
+
+import click
+
+from pensieve.cli.agents import Progress, open_servers
+from pensieve.cli.context import load_settings
+from pensieve.config.sources import LoadedSettings
+from pensieve.devices.lifetimes import lifetime_of
+from pensieve.launch.claude import claude_variables
+from pensieve.launch.environment import Endpoint
+from pensieve.launch.global_settings import GlobalSettings
+from pensieve.launch.plan import ModelFacts, plan_claude
+from pensieve.launch.seat import mint
+from pensieve.server.terminal_keys import TerminalKeys
+
+ONLY_PRIVATE = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST")
+"""Said to an agent in its own terminal only: in the user's settings, their own folder is meant, and they decide."""
+
+
+@click.group("setup")
+def setup() -> None:
+    """Change an agent's own settings, so that it uses the server here in every terminal."""
+
+
+@setup.command("claude-code")
+@click.option("--undo", is_flag=True, help="Take the change back.")
+@click.option("--yes", is_flag=True, help="Change without asking.")
+def setup_claude_code(*, undo: bool, yes: bool) -> None:
+    """Let every Claude Code of this user speak to the server here: shown first, backed up, and undone with --undo."""
+    loaded = load_settings()
+    settings = GlobalSettings(_claude_settings(), loaded.folders.data / "agents" / "setup-claude-code.json")
+    keys = TerminalKeys(loaded.folders.keys)
+    if undo:
+        note, is_whole = settings.undo()
+        keys.revoke(note.key)
+        how = "is byte for byte what it was" if is_whole else "was changed since, so only our variables were taken out"
+        click.echo(f"{note.path} {how}.")
+        return
+    earlier, key = settings.noted_key, mint(keys, None, "setup claude-code")
+    try:
+        _change(settings, _shared_variables(loaded, key), key, is_agreed=yes)
+    except BaseException:
+        keys.revoke(key)
+        raise
+    keys.revoke(earlier)
+
+
+@click.command("env")
+@click.argument("client", type=click.Choice(["claude", "openai"]), default="claude")
+def env(client: str) -> None:
+    """Print what a shell exports to reach the server here: eval "$(pensieve env)". The key ends with the terminal."""
+    loaded = load_settings()
+    terminal = lifetime_of(os.getsid(0)) or lifetime_of(os.getppid())
+    key = mint(TerminalKeys(loaded.folders.keys), terminal, f"env {client}")
+    told = _shared_variables(loaded, key)
+    if client == "openai":
+        told = {"OPENAI_BASE_URL": f"{told['ANTHROPIC_BASE_URL']}/v1", "OPENAI_API_KEY": key}
+    for name, value in told.items():
+        click.echo(f"export {name}={shlex.quote(value)}")
+
+
+def _shared_variables(loaded: LoadedSettings, key: str) -> dict[str, str]:
+    """What Claude Code is told of the running server, or of the one that is started for the question."""
+    progress = Progress()
+    servers, wanted = open_servers(loaded, progress)
+    server = servers.find_or_start(wanted)
+    facts: ModelFacts = servers.facts(server, wanted)
+    progress.end()
+    told = claude_variables(Endpoint(server.url, key), facts, plan_claude(facts), Path())
+    return {name: value for name, value in told.items() if name not in ONLY_PRIVATE}
+
+
+def _change(settings: GlobalSettings, variables: dict[str, str], key: str, *, is_agreed: bool) -> None:
+    before, after = settings.planned(variables)
+    now, then = ((content or b"").decode("utf-8", "replace").splitlines() for content in (before, after))
+    click.echo(f"{settings.path}:")
+    for line in difflib.unified_diff(now, then, "now", "then", lineterm="", n=1):
+        click.echo("  " + line.replace(key, f"{key[:20]}..."))
+    if not is_agreed:
+        click.confirm("Change it?", abort=True)
+    backup = settings.change(variables, key)
+    kept = f"The file as it was: {backup}. " if backup else ""
+    click.echo(f"{kept}`pensieve serve` must run for it; `pensieve setup claude-code --undo` takes it back.")
+
+
+def _claude_settings() -> Path:
+    folder = os.environ.get("CLAUDE_CONFIG_DIR")
+    return (Path(folder) if folder else Path.home() / ".claude") / "settings.json"

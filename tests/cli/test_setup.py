@@ -1,0 +1,70 @@
+"""`pensieve setup claude-code` and `pensieve env`, against a scripted server."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from coding_agents import write_script
+from served import command, serve, url_of, variables
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home whose server plays a script."""
+    home = tmp_path_factory.mktemp("setup")
+    script = write_script(home / "script.json", {"steps": []}, context_tokens=32_768)
+    with serve(home, "--script", str(script), secret="nothing") as server:
+        (home / "url").write_text(url_of(server))
+        yield home
+
+
+def run(home: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    """One of our commands, by a user whose home this is."""
+    environment = variables(home) | {"HOME": str(home)}
+    environment.pop("CLAUDE_CONFIG_DIR", None)
+    return subprocess.run(
+        command(*words), check=False, env=environment, input=said, capture_output=True, text=True, cwd=home, timeout=120
+    )
+
+
+def test_a_change_is_shown_made_and_undone(home: Path) -> None:
+    """Byte for byte; the key in it is one that the server takes, until then."""
+    settings = home / ".claude" / "settings.json"
+    settings.parent.mkdir()
+    settings.write_text('{"model":   "opus"}')
+    done = run(home, "setup", "claude-code", "--yes")
+    assert done.returncode == 0, done.stderr
+    env = json.loads(settings.read_text())["env"]
+    assert env["ANTHROPIC_BASE_URL"] == (home / "url").read_text()
+    assert "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST" not in env
+    assert env["ANTHROPIC_AUTH_TOKEN"] not in done.stdout
+    assert len(list((home / "state" / "keys").iterdir())) == 1
+    undone = run(home, "setup", "claude-code", "--undo")
+    assert "byte for byte" in undone.stdout
+    assert settings.read_text() == '{"model":   "opus"}'
+    assert list((home / "state" / "keys").iterdir()) == []
+
+
+def test_without_a_yes_nothing_is_changed(home: Path) -> None:
+    """Nor is a key left behind."""
+    done = run(home, "setup", "claude-code", said="n\n")
+    assert done.returncode != 0
+    assert "ANTHROPIC_BASE_URL" in done.stdout
+    assert not (home / "data" / "agents" / "setup-claude-code.json").exists()
+    assert list((home / "state" / "keys").iterdir()) == []
+
+
+@pytest.mark.parametrize(("client", "name"), [("claude", "ANTHROPIC_BASE_URL"), ("openai", "OPENAI_BASE_URL")])
+def test_a_shell_can_evaluate_what_env_prints(home: Path, client: str, name: str) -> None:
+    """With a key for that terminal."""
+    done = run(home, "env", client)
+    shell = subprocess.run(
+        ["sh", "-c", f'{done.stdout}\nprintf %s "${name}"'], capture_output=True, text=True, check=True
+    )
+    assert shell.stdout.startswith((home / "url").read_text())
+    assert "pensieve-terminal-" in done.stdout
