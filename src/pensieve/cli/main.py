@@ -20,6 +20,7 @@ from pensieve.errors import PensieveError
 COMMANDS = {
     "chat": Entry("pensieve.cli.chat.command:chat", "Talk with a model in the terminal (what no command does)."),
     "ask": Entry("pensieve.cli.ask:ask", "Ask one question and print the answer."),
+    "batch": Entry("pensieve.cli.batch:batch", "Answer every line of a file, into another file."),
     "serve": Entry("pensieve.cli.serve:serve", "Answer coding agents and other programs over HTTP."),
     "pull": Entry("pensieve.cli.pull:pull", "Fetch a model onto this machine."),
     "models": Entry("pensieve.cli.models:models", "List, convert or remove the models on this machine."),

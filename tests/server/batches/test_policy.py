@@ -30,6 +30,12 @@ def test_live_requests_come_first() -> None:
     assert seen(num_live=8) == Room(0, is_for_patient=True, may_begin=False)
 
 
+def test_a_batch_comes_to_an_end_where_clients_never_pause() -> None:
+    """One request at a time begins beside them, now and then, where a place is free."""
+    assert seen(num_live=7, waited_seconds=11.0) == Room(1, is_for_patient=True, is_hungry=True)
+    assert not seen(num_live=8, waited_seconds=11.0).may_begin
+
+
 def test_after_a_live_answer_batches_take_a_part() -> None:
     """Not at once: a tool loop comes back."""
     assert seen(quiet_seconds=0.1) == Room(2, may_begin=False)

@@ -163,6 +163,20 @@ async def test_what_made_way_too_often_is_let_run_beside_live_ones(house: House)
     assert (await house.until(uid, lambda _: True)).num_done == 0
 
 
+async def test_a_batch_gets_on_beside_clients_that_never_pause(house: House) -> None:
+    """One request begins after a while, and stays though more clients come, until the last place is asked for."""
+    house.ledger.begin(Answering())
+    house.queue._worked_seconds -= 60.0
+    house.told.go_on.clear()
+    uid = await house.make(5)
+    await house.told.has_begun.wait()
+    house.ledger.begin(Answering())
+    await asyncio.sleep(0.02)
+    assert (house.queue.num_running, house.told.begun) == (1, [0])
+    house.told.go_on.set()
+    assert (await house.until(uid, lambda batch: batch.num_done > 0)).outcomes == {"succeeded": 1}
+
+
 async def test_no_room_is_no_failure(house: House) -> None:
     """The request goes back and is begun again later; one that is wrong fails for good."""
     house.told.errors = {0: MemoryShort("memory is short", 0.0), 1: BackendFailure("wrong")}

@@ -15,6 +15,8 @@ SHARE = 4
 """That part: one place in four."""
 PATIENCE = 3
 """A request that made way so often is let run beside live ones where a place is left: else it would never end."""
+HUNGRY_SECONDS = 10.0
+"""Where clients never pause, one request may begin beside them after so long without any: a batch must end."""
 MOST_PLACES = 16
 
 
@@ -28,6 +30,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """Requests of batches that are under way."""
     quiet_seconds: float
     """Since the last live answer ended; large where there was none."""
+    waited_seconds: float = 0.0
+    """Since a request of a batch was under way."""
     level: Level = "Safe"
     is_paused: bool = False
     """The engine had no room lately, or is coming back."""
@@ -38,7 +42,9 @@ class Room(msgspec.Struct, frozen=True):
 
     num_runs: int
     is_for_patient: bool = False
-    """Only for those that made way `PATIENCE` times."""
+    """What runs stays, and what begins may begin, only if it made way `PATIENCE` times."""
+    is_hungry: bool = False
+    """One that made way less often may begin all the same, and counts as patient from then on."""
     may_begin: bool = True
 
 
@@ -48,7 +54,9 @@ def room(view: View) -> Room:
         return Room(0, may_begin=False)
     if view.num_live:
         has_place = view.num_live < view.num_places
-        return Room(int(has_place), is_for_patient=True, may_begin=has_place and _may_begin(view))
+        is_hungry = has_place and view.waited_seconds >= HUNGRY_SECONDS
+        may_begin = has_place and _may_begin(view)
+        return Room(int(has_place), is_for_patient=True, is_hungry=is_hungry, may_begin=may_begin)
     if view.quiet_seconds >= ALONE_SECONDS:
         return Room(min(view.num_places, MOST_PLACES), may_begin=_may_begin(view))
     share = max(1, min(view.num_places, MOST_PLACES) // SHARE)

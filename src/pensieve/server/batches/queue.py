@@ -77,6 +77,7 @@ class BatchQueue:
         self._runs: dict[Place, Run] = {}
         self._times_made_way: Counter[Place] = Counter()
         self._paused_until_seconds = 0.0
+        self._worked_seconds = time.monotonic()
         self._wake = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._is_stopped = False
@@ -175,6 +176,7 @@ class BatchQueue:
             num_live=len(self._ledger.live),
             num_running=len(self._runs),
             quiet_seconds=now - self._ledger.live_seconds,
+            waited_seconds=now - self._worked_seconds,
             level="Safe" if workers is None else workers.memory.level,
             is_paused=now < self._paused_until_seconds,
         )
@@ -202,9 +204,13 @@ class BatchQueue:
         models = await self._models(view) if allowed.may_begin and num_free > 0 else frozenset()
         if not models:
             return
+        is_choosy = allowed.is_for_patient and not allowed.is_hungry
         patient = frozenset(place for place in self._times_made_way if self._is_patient(place))
-        only, besides = patient if allowed.is_for_patient else None, frozenset(self._runs)
+        only, besides = patient if is_choosy else None, frozenset(self._runs)
         for waiting in await self._ask(lambda store: store.take(models, besides, num_free, only)):
+            if allowed.is_hungry:
+                self._times_made_way[waiting.place] = PATIENCE
+            self._worked_seconds = time.monotonic()
             task = asyncio.create_task(self._run(waiting))
             self._runs[waiting.place] = Run(waiting, task)
             task.add_done_callback(partial(self._ended, waiting.place))
@@ -258,6 +264,7 @@ class BatchQueue:
 
     def _ended(self, place: Place, task: asyncio.Task[None]) -> None:
         run = self._runs.pop(place)
+        self._worked_seconds = time.monotonic()
         error = None if task.cancelled() else task.exception()
         if error is not None:  # a mistake of ours, or the file failed: it is counted as an attempt, and tried again
             as_error(error, f"batch {run.waiting.uid}/{place.at}")
