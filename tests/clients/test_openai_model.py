@@ -91,6 +91,26 @@ async def test_an_answer_is_parsed_and_a_tool_is_forced(gpt: AsyncOpenAI) -> Non
     assert called.choices[0].finish_reason == "tool_calls"
 
 
+async def test_a_response_is_streamed_parsed_and_forced(gpt: AsyncOpenAI) -> None:
+    """The same through the Responses API; the second turn's prompt comes from the cache."""
+    asked: dict[str, Any] = {"model": "any", "input": CAPITAL["messages"], "temperature": 0, "max_output_tokens": 60}
+    async with gpt.responses.stream(**asked) as stream:
+        first = await stream.get_final_response()
+    again = await gpt.responses.create(**asked)
+    parsed = await gpt.responses.parse(**asked, text_format=City)
+    tool: Any = {"type": "function", **LOOK["function"]}
+    forced = await gpt.responses.create(
+        **asked, tools=[tool], tool_choice={"type": "function", "name": "look"}, parallel_tool_calls=False
+    )
+    assert "Paris" in first.output_text
+    assert again.usage is not None
+    assert again.usage.input_tokens - again.usage.input_tokens_details.cached_tokens <= 8
+    assert isinstance(parsed.output_parsed, City)
+    (call,) = forced.output
+    assert call.type == "function_call"
+    assert json.loads(call.arguments)["at"] in {"door", "wall"}
+
+
 async def test_several_answers_share_the_prompt(gpt: AsyncOpenAI) -> None:
     """They differ, as their seeds do, and the prompt counts once."""
     asked = CAPITAL | {"messages": [{"role": "user", "content": "Tell a short story."}], "temperature": 1.5}
