@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from pensieve.cli.chat.drawing.spans import Row, Span, cut, merged
@@ -100,6 +100,7 @@ def _aliases() -> dict[str, str]:
     return {alias: aliases[0] for _, aliases, _, _ in get_all_lexers(plugins=False) for alias in aliases}
 
 
+@lru_cache(maxsize=32)
 def _lexer(language: str) -> Any:
     if not language or language in {"text", "plain", "txt"} or language not in _aliases():
         return None

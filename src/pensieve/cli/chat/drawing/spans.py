@@ -28,9 +28,9 @@ def cells(text: str) -> int:
     """How many columns of a terminal the text takes."""
     if text.isascii():
         return len(text)
-    from rich.cells import cell_len  # noqa: PLC0415 - slow to import, and most text does not need it
+    from rich.cells import get_character_cell_size  # noqa: PLC0415 - slow to import, and most text does not need it
 
-    return cell_len(text)
+    return sum(map(get_character_cell_size, text))
 
 
 def row_cells(row: Iterable[Span]) -> int:
