@@ -44,7 +44,15 @@ SCRIPT = {
         ),
         answering("nothing"),
         answering("many words", saying("word " * 20)),
-        answering("long", saying("a " * 50), chunk_delay_seconds=0.05),
+        answering("long", saying("a " * 50 + "over"), chunk_delay_seconds=0.05),
+        answering(
+            "tour",
+            {"type": "thinking", "text": "Let me see."},
+            saying("# Heading\n\n- **bold** and `code`\n\n```python\ndef f():\n    return 1\n```\n"),
+            {"type": "tool_call", "name": "weather", "arguments": {"city": "Paris"}},
+            saying("the end"),
+            chunk_delay_seconds=0.01,
+        ),
         answering("second", saying("It went on.")),
     ],
 }

@@ -7,16 +7,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
 
-from pensieve.cli.chat.loop import LoopThread
+from pensieve.cli.chat.loop import LoopThread, Stream
 
 WAITING = """
 import readline, signal, threading
-from pensieve.cli.chat.loop import LoopThread
+from pensieve.cli.chat.loop import LoopThread, Stream
 
 def interrupt():
     # Python is told in this thread, so that nothing breaks off the main thread's wait: as when it was not waiting yet.
@@ -77,3 +77,59 @@ def test_a_signal_that_breaks_no_wait_off_is_noticed_all_the_same(terminal: Call
     waiting.expect("waiting ")
     waiting.expect("broken off")
     assert waiting.end() == 0
+
+
+async def counting(ended: list[str], last: int | None = None) -> AsyncGenerator[int, None]:
+    """Numbers up to the last one, and then a wait, or an error."""
+    try:
+        for number in range(5):
+            yield number
+            if number == last:
+                raise ValueError("broken")
+        if last is None:
+            await asyncio.sleep(3600)
+    finally:
+        ended.append("closed")
+
+
+def taken(stream: Stream[int], got: list[int], *, is_interrupted: bool = False) -> None:
+    """Take all that comes; Ctrl-C is pressed in the first moment in which nothing does."""
+    with stream:
+        for batch in stream:
+            got += batch
+            if is_interrupted and not batch:
+                os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_stream_gives_all_items_in_order() -> None:
+    """And raises what the generator raises, after what came before."""
+    ended, got = list[str](), list[int]()
+    with LoopThread() as loop, pytest.raises(ValueError, match="broken"):
+        taken(loop.stream(counting(ended, 3)), got)
+    assert (got, ended) == ([0, 1, 2, 3], ["closed"])
+
+
+def test_ctrl_c_ends_a_stream_and_loses_nothing_of_it() -> None:
+    """The generator is closed before anything else happens."""
+    ended, got = list[str](), list[int]()
+    with LoopThread() as loop:
+        stream = loop.stream(counting(ended))
+        with pytest.raises(KeyboardInterrupt):
+            taken(stream, got, is_interrupted=True)
+        assert ended == ["closed"]
+        assert got + stream.rest() == [0, 1, 2, 3, 4]
+
+
+def interrupted_while_held(loop: LoopThread, done: list[str]) -> None:
+    """Ctrl-C in the middle of something."""
+    with loop.held():
+        os.kill(os.getpid(), signal.SIGINT)
+        done.append("whole")
+
+
+def test_what_is_held_is_done_whole() -> None:
+    """Ctrl-C comes after it."""
+    done = list[str]()
+    with LoopThread() as loop, pytest.raises(KeyboardInterrupt):
+        interrupted_while_held(loop, done)
+    assert done == ["whole"]
