@@ -34,7 +34,7 @@ STARTS = 7
 TARGET_PERCENT, TARGET_START_SECONDS = 5.0, 0.7
 ANSWER = """## How it is done
 
-First, **read the file** with `open`, then look at *each line*; see [the docs](https://docs.python.org/3/) for more.
+First, **read the file** with `open`, then look at *each line*; see [the docs](https://example.com/docs) for more.
 
 - one thing that is short
 - another one, which is long enough that it has to go on below itself in a window of usual width

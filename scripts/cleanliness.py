@@ -36,7 +36,7 @@ RULES = (
         "an address that is not on the list of this script",
         re.compile(
             r"https?://(?!localhost|127\.|192\.0\.2\.|\[|[{$<%(\\]|[\w.-]*\.(example|test|invalid)\b|example\.|huggingface\.co\b"
-            r"|github\.com/|www\.apache\.org/|keepachangelog\.com/|semver\.org)[\w-]+\."
+            r"|github\.com/|www\.apache\.org/|keepachangelog\.com/|semver\.org|www\.w3\.org/2000/svg)[\w-]+\."
         ),
     ),
 )

@@ -56,9 +56,9 @@ def _line(cells: Any, row: int) -> Iterator[str]:
     y = MARGIN + (row + 0.75) * LINE_HEIGHT
     for style, places in groupby(range(COLUMNS), key=lambda column: _style(cells[column])):
         run = list(places)
-        text = "".join(cells[column].data for column in run)
-        if text.strip():
-            x, length = MARGIN + run[0] * CELL_WIDTH, len(run) * CELL_WIDTH
+        text = "".join(cells[column].data for column in run).rstrip()
+        if text:
+            x, length = MARGIN + run[0] * CELL_WIDTH, len(text) * CELL_WIDTH
             yield f'<text x="{x:.1f}" y="{y:.1f}" textLength="{length:.1f}"{style}>{html.escape(text)}</text>'
 
 
