@@ -19,7 +19,7 @@ sys.path.insert(0, str(REPOSITORY / "tests"))
 from window import Window  # noqa: E402 - lies among the tests
 
 IMAGES = REPOSITORY / "docs" / "images"
-COLUMNS, ROWS = 96, 30
+COLUMNS, ROWS = 96, 19
 CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 18, 14
 PAPER, INK = "#12151c", "#d6dae3"
 COLOURS = {
