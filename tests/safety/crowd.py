@@ -13,7 +13,10 @@ import msgspec
 from pensieve.wire.sse import SseDecoder
 
 PATIENCE_SECONDS = 120.0
-KINDS = ("short", "long", "stream", "cancelled", "malformed", "tools")
+KINDS = ("short", "long", "stream", "cancelled", "malformed", "tools", "shared")
+RULES = " ".join(f"Rule {number}: be brief, be kind, and say only what you know for sure." for number in range(1, 9))
+"""With it prompts begin alike, and are worth being kept on disk."""
+
 TOOL = {"name": "look", "description": "Look.", "input_schema": {"type": "object", "properties": {}}}
 
 
@@ -92,6 +95,8 @@ def _body(kind: str, seed: int) -> dict[str, Any]:
             made["messages"] = [{"role": "wizard", "content": words}]
         case "stream":
             made["stream"] = True
+        case "shared":
+            made["system"] = RULES
         case "tools":
             made["tools"] = [TOOL]
     return made
