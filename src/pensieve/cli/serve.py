@@ -20,6 +20,7 @@ from pensieve.inference.scripted import Script, ScriptedBackend, load_script
 from pensieve.inference.worker.host import WorkerBackend
 from pensieve.models.registry import Registry
 from pensieve.server import run
+from pensieve.server.log_thread import LogThread
 
 DEMO = "demo"
 """Stands for the script that is built in."""
@@ -77,7 +78,8 @@ def serve(
 
 
 def _log_to_stderr(settings: LogSettings) -> None:
-    logging.basicConfig(stream=sys.stderr, level=settings.level.upper(), format="%(asctime)s %(levelname)s %(message)s")
+    lines = LogThread(sys.stderr.fileno())
+    logging.basicConfig(handlers=[lines], level=settings.level.upper(), format="%(asctime)s %(levelname)s %(message)s")
     # Our own lines say what happens; of the libraries' words only complaints matter.
     for library in ("uvicorn", "httpx", "asyncio"):
         logging.getLogger(library).setLevel(logging.WARNING)

@@ -114,6 +114,12 @@ def worker_lines(worker: WorkerStatus) -> Iterator[str]:
     yield from _family("worker_ends_total", "counter", "Workers that ended, and why.", _by("reason", reasons))
 
 
+def log_lines(num_dropped: int) -> Iterator[str]:
+    """The program's own log."""
+    dropped: list[Sample] = [({}, num_dropped)]
+    yield from _family("log_lines_dropped_total", "counter", "Lines of the log that nobody read in time.", dropped)
+
+
 def request_lines(counts: Mapping[str, int]) -> Iterator[str]:
     """Requests of all kinds, as /health counts them."""
     ended = {name: count for name, count in counts.items() if name not in {"received", "running"}}

@@ -17,7 +17,8 @@ from pensieve.inference.supervision import MemoryStatus, Supervised
 from pensieve.messages import Json
 from pensieve.server.endpoints import Endpoint
 from pensieve.server.envelope import send_json
-from pensieve.server.metrics import CONTENT_TYPE, memory_lines, request_lines, worker_lines
+from pensieve.server.log_thread import num_dropped_lines
+from pensieve.server.metrics import CONTENT_TYPE, log_lines, memory_lines, request_lines, worker_lines
 
 LIMITS_SECONDS = 1.0
 """How long /health waits for a backend to say what it can take."""
@@ -72,6 +73,7 @@ class Metrics(Endpoint):
         if supervised is not None:
             lines += worker_lines(supervised.status)
         lines += [*request_lines(self.ledger.counts()), *self.ledger.tally.lines()]
+        lines += log_lines(num_dropped_lines())
         body = "".join(f"{line}\n" for line in lines).encode()
         headers = [(b"content-type", CONTENT_TYPE), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
