@@ -176,3 +176,4 @@ def test_fewer_may_run_for_a_while() -> None:
     pool.limit_running(1)
     pool.enqueue(Demand("d", 10, 20))
     assert (pool.admit(), pool.num_running) == ([], 3)
+    assert pool.younger_half() == ("c",)

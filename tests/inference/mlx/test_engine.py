@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -208,6 +209,41 @@ def test_relief_empties_the_cache_and_reads_in_the_smallest_pieces(llama: Path, 
         assert again.read_tokens[0] > 32
         assert tiny.engine.cached.num_bytes > 0
     assert tiny.engine.cached.num_bytes == 0
+
+
+def test_relief_reaches_a_prompt_that_is_being_read(llama: Path, alone: Alone) -> None:
+    """Its next piece is a small one; once memory is there again, pieces grow."""
+    gate = Gate()
+    with running(llama, gate) as tiny:
+        gate.is_shut = True
+        asked = tiny.ask(prompt(900), 4)
+        gate.wait()
+        gate.let(3)
+        tiny.engine.relieve(cache_share=0.0, is_frugal=True)
+        gate.let(4)
+        tiny.engine.relieve(cache_share=1.0, is_frugal=False)
+        gate.open()
+        assert asked.tokens == alone(prompt(900), 4)
+        sizes = [after - before for before, after in itertools.pairwise([0, *asked.read_tokens])]
+        assert sizes[:3] == [64, 64, 64]
+        assert sizes[4:7] == [32, 32, 32]
+        assert max(sizes[8:]) > 32
+
+
+def test_relief_halves_a_batch_and_nobody_loses_a_word(llama: Path, alone: Alone) -> None:
+    """The younger two wait, and go on from where they were; nobody joins who would share the memory."""
+    gate = Gate()
+    with running(llama, gate, max_rows=4) as tiny:
+        asked = [tiny.ask(prompt(10, seed), 60) for seed in range(4)]
+        for each in asked:
+            each.wait_for(Spoke)
+        gate.is_shut = True
+        gate.wait()
+        tiny.engine.relieve(cache_share=0.0, is_frugal=True)
+        gate.let(2)
+        assert tiny.machine.runner.row_ids == (asked[0].task.id, asked[1].task.id)
+        gate.open()
+        assert [each.tokens for each in asked] == [alone(prompt(10, seed), 60) for seed in range(4)]
 
 
 def test_a_short_prompt_overtakes_a_long_one_that_is_being_read(llama: Path, alone: Alone) -> None:

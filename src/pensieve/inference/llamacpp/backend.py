@@ -125,9 +125,15 @@ class LlamaCppBackend:
         return self._limits
 
     def relieve(self, *, cache_share: float, is_frugal: bool) -> None:
-        """See `Relievable`: the cache was taken at load, so only the number of requests that run can be less."""
+        """See `Relievable`: pages of the cache are taken when they are first written, so that fewer may write.
+
+        Memory for a step was taken at load, however many tokens are in it.
+        """
         del cache_share
         self._pool.limit_running(1 if is_frugal else None)
+        for sequence_id in self._pool.younger_half() if is_frugal else ():
+            sequence = self._sequences[sequence_id]
+            sequence.is_stepping_back = sequence.is_stepping_back or not sequence.is_pinned
         self._admit()
 
     async def aclose(self) -> None:

@@ -63,6 +63,11 @@ class TokenPool:
         """Let no more than so many run from now on, those that do go on; None: as many as there are slots."""
         self._most_running = self._num_slots if most is None else min(most, self._num_slots)
 
+    def younger_half(self) -> tuple[str, ...]:
+        """Of those that run, the youngest first; one alone has no younger half."""
+        running = tuple(self._running)
+        return tuple(reversed(running[(len(running) + 1) // 2 :]))
+
     def enqueue(self, demand: Demand) -> None:
         """Put a new sequence at the end of the queue. Raises `Overloaded` when the queue is full."""
         if len(self._waiting) >= self._queue_limit:

@@ -15,12 +15,12 @@ from typing import Any
 
 import mlx.core as mx
 
-from pensieve.devices import heap
 from pensieve.errors import BackendFailure, Overloaded, PensieveError
 from pensieve.generation import FinishReason
 from pensieve.inference import admission
 from pensieve.inference.backend import CacheFigures
 from pensieve.inference.failure import converted
+from pensieve.inference.mlx.chores import Chores
 from pensieve.inference.mlx.commands import Cancel, Command, Relieve, Stop, Submit
 from pensieve.inference.mlx.reading import GAP_SECONDS, Pace, is_kept_at, next_stop
 from pensieve.inference.mlx.room import Machine
@@ -33,9 +33,6 @@ MAX_FAILURES = 2
 
 WATCH_STEPS = 32
 """Memory is looked at once in so many steps of decoding: less than the room that admission keeps."""
-
-POOL_SECONDS = 0.5
-"""Buffers are given back when nobody has asked for anything for so long: under load they are needed again at once."""
 
 IDLE_SECONDS = 0.02
 """Pause between two pieces of work that is done while nobody asks for anything."""
@@ -55,9 +52,7 @@ class Engine:
         self._sequences: dict[str, Sequence] = {}
         self._pace = Pace()
         self._num_steps = 0
-        self._ended = 0.0
-        self._has_chores = self._has_pool = False
-        """The pool: buffers that MLX keeps for its next arrays."""
+        self._chores = Chores()
         self._is_stopping = False
         self._has_stopped = False
         self._machine: Machine
@@ -141,12 +136,12 @@ class Engine:
         while True:
             try:
                 # Without chores it sleeps for as long as nobody asks for anything.
-                timeout = IDLE_SECONDS if self._has_chores else None
+                timeout = IDLE_SECONDS if self._chores.has_any else None
                 command = self._commands.get(block=self._scheduler.is_idle, timeout=timeout)
             except queue.Empty:
                 if not self._scheduler.is_idle:
                     return
-                self._attempt(self._do_chore, self._give_up_chores)
+                self._attempt(lambda: self._chores.do_one(self._machine.store), self._chores.give_up)
                 continue
             match command:
                 case Submit(task, sink):
@@ -154,24 +149,21 @@ class Engine:
                 case Cancel(sequence_id):
                     if sequence := self._sequences.get(sequence_id):
                         self._abandon(sequence)
-                case Relieve():
-                    self._machine = self._machine.relieved(command.cache_share, is_frugal=command.is_frugal)
-                    self._has_chores = self._has_pool = True
+                case Relieve(cache_share, is_frugal):
+                    self._relieve(cache_share, is_frugal=is_frugal)
                 case Stop():
                     self._is_stopping = True
                     return
 
-    def _do_chore(self) -> None:
-        """A small piece of what can wait until nobody asks for anything."""
-        if self._has_pool and time.monotonic() - self._ended >= POOL_SECONDS:
-            mx.clear_cache()
-            heap.trim()
-            self._has_pool = False
-        self._has_chores = self._machine.store.idle() or self._has_pool
-
-    def _give_up_chores(self, error: Exception) -> None:
-        converted(error)
-        self._has_chores = False
+    def _relieve(self, cache_share: float, *, is_frugal: bool) -> None:
+        """Caches shrink; while it is frugal, the younger half of the batch waits, and nobody joins who would share."""
+        self._machine = self._machine.relieved(cache_share, is_frugal=is_frugal)
+        self._scheduler.limit_running(1 if is_frugal else None)
+        if is_frugal:
+            for sequence_id in self._scheduler.younger_half():
+                self._step_back(self._sequences[sequence_id])
+        if cache_share < 1.0:
+            self._chores.give_back()
 
     def _accept(self, sequence: Sequence) -> None:
         if self._scheduler.is_idle:
@@ -242,7 +234,8 @@ class Engine:
         tokens, store, num_read = sequence.tokens, self._machine.store, sequence.num_read
         target = len(tokens)
         stop = target if store.is_trimmable else next_stop(num_read, target)
-        chunk = self._pace.chunk_tokens(sequence.chunk_tokens, is_anyone_waiting=bool(self._scheduler.decoding))
+        most = min(sequence.chunk_tokens, self._machine.most_chunk_tokens)
+        chunk = self._pace.chunk_tokens(most, is_anyone_waiting=bool(self._scheduler.decoding))
         stop = min(stop, num_read + chunk)
         began = time.monotonic()
         spoken = self._read_piece(sequence, tokens[num_read:stop], is_last=stop == target)
@@ -396,5 +389,4 @@ class Engine:
         self._scheduler.leave(sequence.id)
         self._sequences.pop(sequence.id, None)
         sequence.caches = []
-        self._has_chores = self._has_pool = True
-        self._ended = time.monotonic()
+        self._chores.note_end()

@@ -31,6 +31,11 @@ class Machine(NamedTuple):
         self.store.limit(cache_share)
         return self._replace(is_frugal=is_frugal)
 
+    @property
+    def most_chunk_tokens(self) -> int:
+        """The largest piece of a prompt that may be read now, also of one that was admitted with larger ones."""
+        return min(admission.FLOOR_TOKENS, self.chunk_tokens) if self.is_frugal else self.chunk_tokens
+
     def decide(self, sequence: Sequence, *, reading: list[Sequence], decoding: list[Sequence]) -> admission.Decision:
         """Whether this sequence may run beside those."""
         tokens = sequence.tokens
@@ -46,7 +51,7 @@ class Machine(NamedTuple):
             ),
             shape=self.shape,
             transient=self.transient,
-            chunk_tokens=admission.FLOOR_TOKENS if self.is_frugal else self.chunk_tokens,
+            chunk_tokens=self.most_chunk_tokens,
             running=self._running([*reading, *decoding]),
         )
 

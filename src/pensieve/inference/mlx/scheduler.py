@@ -38,7 +38,7 @@ class Scheduler:
     """The queue, who is being read, and who decodes; each sequence is in one of them."""
 
     def __init__(self, *, max_rows: int, queue_limit: int) -> None:
-        self._max_rows = max_rows
+        self._max_rows = self._most_running = max_rows
         self._queue_limit = queue_limit
         self._waiting: OrderedDict[str, Sequence[int]] = OrderedDict()
         self._reading: OrderedDict[str, Reading] = OrderedDict()
@@ -66,7 +66,16 @@ class Scheduler:
 
     def limit_rows(self, max_rows: int) -> None:
         """Let at most so many run at once; call it before anything does."""
-        self._max_rows = min(self._max_rows, max_rows)
+        self._max_rows = self._most_running = min(self._max_rows, max_rows)
+
+    def limit_running(self, most: int | None) -> None:
+        """Let nobody join while so many run; those that do go on. None: as many as there are rows."""
+        self._most_running = self._max_rows if most is None else min(most, self._max_rows)
+
+    def younger_half(self) -> tuple[str, ...]:
+        """Of those that speak, the youngest first; one alone has no younger half."""
+        speaking = self.decoding
+        return tuple(reversed(speaking[(len(speaking) + 1) // 2 :]))
 
     def enqueue(self, sequence_id: str, tokens: Sequence[int]) -> None:
         """Put a new sequence at the end of the queue. Raises `Overloaded` when the queue is full."""
@@ -82,7 +91,7 @@ class Scheduler:
 
     def candidate(self) -> str | None:
         """The waiting sequence that may be admitted now, if there is room for one; see `admit`."""
-        if len(self._reading) + len(self._decoding) >= self._max_rows or not self._waiting:
+        if len(self._reading) + len(self._decoding) >= self._most_running or not self._waiting:
             return None
         if not self._reading:
             return next(iter(self._waiting))
