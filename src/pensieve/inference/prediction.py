@@ -35,6 +35,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """No header is here to tell what a token takes; the figure is rather too much."""
     scratch_bytes: int
     process_bytes: int
+    is_cache_apart: bool = False
+    """Each request that runs has a cache of its own, beside the one of kept prompts."""
 
     @property
     def fixed_bytes(self) -> int:
@@ -48,6 +50,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     def at(self, num_tokens: int) -> int:
         """All of it, with that context."""
         return self.fixed_bytes + self.bytes_per_token * num_tokens
+
+    def running_bytes(self, num_running: int, num_tokens: int) -> int:
+        """What so many requests may take beside weights and kept prompts; llama.cpp's cache is one, taken at load."""
+        return self.scratch_bytes + (num_running * self.cache_bytes(num_tokens) if self.is_cache_apart else 0)
 
     def most_tokens(self, spare_bytes: int, limit_tokens: int) -> int:
         """The longest context that fits, at most the limit; 0 if none does."""
@@ -85,6 +91,7 @@ def predict(spec: ModelSpec) -> Prediction:
         is_estimated=is_estimated,
         scratch_bytes=SCRATCH_BYTES[engine],
         process_bytes=PROCESS_BYTES[engine],
+        is_cache_apart=engine == "mlx",
     )
 
 

@@ -17,7 +17,9 @@ from pensieve.devices.processes import read_process
 from pensieve.errors import CrashingRequest, Overloaded, WorkerCrashed, WorkerFailed
 from pensieve.generation import GenerationRequest, collect
 from pensieve.inference.worker import reloads
+from pensieve.inference.worker import watch as watching
 from pensieve.inference.worker.host import WorkerBackend
+from pensieve.inference.worker.process import WorkerProcess
 from pensieve.messages import say
 from pensieve.models.spec import ModelSpec
 from weather import Weather
@@ -26,6 +28,10 @@ SCRIPT = """
 [[turns]]
 contains = "slowly"
 steps = [{type = "text", text = "one"}, {type = "delay", seconds = 60}, {type = "text", text = " two"}]
+
+[[turns]]
+contains = "shortly"
+steps = [{type = "text", text = "one"}, {type = "delay", seconds = 0.3}, {type = "text", text = " two"}]
 
 [[turns]]
 pattern = ".*"
@@ -203,3 +209,61 @@ async def test_a_worker_that_grew_is_replaced_between_two_requests(tmp_path: Pat
         await until(lambda: backend.status.num_outgrown == 1 and backend.status.pid not in {0, first})
         assert await ask(backend) == "Hello there"
         assert backend.status.num_crashes == 0
+
+
+async def test_a_worker_that_grew_is_replaced_although_it_is_never_idle(tmp_path: Path) -> None:
+    """It is drained: who runs is answered to the end, who comes waits for the fresh one, and nobody sees an error."""
+    hosted = hosting(tmp_path, Settings(memory=QUICK), slack_bytes=2**20, busy_seconds=0.5)
+    async with hosted as backend:
+        assert await ask(backend) == "Hello there"
+        await asyncio.sleep(0.2)
+        first, is_replaced = backend.status.pid, asyncio.Event()
+
+        async def client(place: int) -> set[str]:
+            answers = set()
+            while not is_replaced.is_set():
+                answers.add(await ask(backend, f"shortly {place}"))
+            return answers
+
+        clients = [asyncio.create_task(client(place)) for place in range(3)]
+        assert await ask(backend, "x" * 40_000_000) == "Hello there"
+        await until(lambda: backend.status.num_outgrown == 1 and backend.status.pid not in {0, first})
+        is_replaced.set()
+        assert await asyncio.gather(*clients) == [{"one two"}] * 3
+        assert (backend.status.num_crashes, backend.status.num_loads) == (0, 2)
+
+
+async def test_a_drain_that_never_ends_lets_requests_in_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An answer that takes for ever keeps its worker; the others are answered by it meanwhile."""
+    monkeypatch.setattr(watching, "DRAIN_SECONDS", 0.3)
+    hosted = hosting(tmp_path, Settings(memory=QUICK), slack_bytes=2**20, busy_seconds=0.2)
+    async with hosted as backend, aclosing(backend.generate(request("slowly"))) as events:
+        await anext(events)
+        await asyncio.sleep(0.2)
+        assert await ask(backend, "x" * 40_000_000) == "Hello there"
+        await asyncio.sleep(0.4)
+        assert await ask(backend) == "Hello there"
+        assert (backend.status.num_outgrown, backend.status.num_loads) == (0, 1)
+    assert "takes no more requests, and is replaced: it holds" in caplog.text
+
+
+async def test_one_ping_that_is_not_heard_says_nothing(tmp_path: Path) -> None:
+    """Nor do two: this process may have slept meanwhile. Three do, and one answer ends the silence."""
+    path = tmp_path / "script.toml"
+    path.write_text(SCRIPT)
+    spec = ModelSpec(name="scripted", location=str(path), format="script", context_tokens=8192)
+    worker = await WorkerProcess.start(spec, Settings())
+    try:
+        os.kill(worker.pid, signal.SIGSTOP)
+        silences = []
+        for _ in range(4):
+            await asyncio.sleep(0.05)
+            silences.append(worker.silent_seconds > 0.0)
+            worker.ping()
+        assert silences == [False, False, False, True]
+        os.kill(worker.pid, signal.SIGCONT)
+        await until(lambda: worker.silent_seconds == 0.0)
+    finally:
+        await worker.kill()

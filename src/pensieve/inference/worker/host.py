@@ -30,13 +30,14 @@ from pensieve.inference.backend import CacheFigures, Embeddings, Limits
 from pensieve.inference.context import context_tokens
 from pensieve.inference.fitting import why_not
 from pensieve.inference.guard import MemoryGuard, gigabytes
+from pensieve.inference.prediction import predict
 from pensieve.inference.supervision import MemoryStatus, State, WorkerStatus
 from pensieve.inference.worker import frames
 from pensieve.inference.worker.process import WorkerProcess
 from pensieve.inference.worker.reloads import Reloads
 from pensieve.inference.worker.restarts import Restarts
 from pensieve.inference.worker.suspects import Suspects
-from pensieve.inference.worker.watch import SLACK_BYTES, UNLOAD_SECONDS, Duties, watch
+from pensieve.inference.worker.watch import BUSY_SECONDS, SLACK_BYTES, UNLOAD_SECONDS, Draining, Duties, watch
 from pensieve.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -56,10 +57,11 @@ class WorkerBackend:
         *,
         read: Callable[[], MemoryReading] = read_memory,
         slack_bytes: int = SLACK_BYTES,
+        busy_seconds: float = BUSY_SECONDS,
     ) -> None:
         """`state_folder`: where the engine may keep what survives a restart of the worker.
 
-        A worker that holds `slack_bytes` more than it planned, with nothing running, is replaced.
+        A worker that holds `slack_bytes` more than it planned, for `busy_seconds` or with nothing running, is replaced.
         """
         self._state_folder = state_folder
         self._spec = spec
@@ -69,7 +71,8 @@ class WorkerBackend:
         self._restarts = Restarts()
         self._reloads = Reloads(settings.memory.reloads)
         self._suspects = Suspects()
-        self._duties = Duties(settings, slack_bytes=slack_bytes)
+        self._duties = Duties(settings, slack_bytes=slack_bytes, busy_seconds=busy_seconds)
+        self._draining = Draining()
         self._worker: WorkerProcess | None = None
         self._loading: asyncio.Task[WorkerProcess] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -173,6 +176,7 @@ class WorkerBackend:
     async def aclose(self) -> None:
         """See `Backend.aclose`."""
         self._is_closed = True
+        self._draining.end()
         for task in (self._watching, self._loading):
             if task is not None:
                 task.cancel()
@@ -190,6 +194,7 @@ class WorkerBackend:
 
     async def _ready(self) -> WorkerProcess:
         """The living worker, started if need be."""
+        await self._draining.wait()
         if self._is_closed:
             raise BackendFailure(SHUTTING_DOWN)
         if self._worker is not None and self._worker.is_alive:
@@ -299,6 +304,8 @@ class WorkerBackend:
         """What is due now for memory and worker; whether anything runs that must be looked at often."""
         self._guard.look()
         measures, worker = self._guard.measures, self._worker
+        if measures.is_unloaded or worker is None or not worker.is_alive:
+            self._draining.end()
         if measures.is_unloaded:
             await self._unload()
         elif worker is None or not worker.is_alive:
@@ -351,8 +358,16 @@ class WorkerBackend:
 
     async def _check_growth(self, worker: WorkerProcess) -> None:
         """A worker that holds more than it should makes place for a fresh one, between two requests."""
-        outgrown = self._duties.outgrown(worker)
-        if outgrown is None or self._worker is not worker:
+        outgrown = self._duties.outgrown(worker, self._running_bytes(worker)) or self._draining.reason
+        if self._draining.takes_too_long:
+            self._draining.end()
+            return
+        if not outgrown or self._worker is not worker:
+            return
+        if worker.num_running:
+            if not self._draining.reason:
+                log.warning("the worker of %s takes no more requests, and is replaced: %s", self._spec.name, outgrown)
+                self._draining.begin(outgrown)
             return
         self._num_outgrown += 1
         self._guard.note(f"the worker is replaced: {outgrown}")
@@ -360,6 +375,13 @@ class WorkerBackend:
         self._worker, self._leaving = None, worker
         await worker.stop()
         self._begin_loading()
+        self._draining.end()
+
+    def _running_bytes(self, worker: WorkerProcess) -> int:
+        """What its requests may take; 0 for a script."""
+        if not self._spec.weight_bytes:
+            return 0
+        return predict(self._spec).running_bytes(worker.num_running, worker.limits.context_tokens)
 
     def _state(self) -> State:
         if self._is_closed:

@@ -26,6 +26,12 @@ IDLE_FACTOR = 4.0
 QUIET_SECONDS = 3.0
 """After the last answer spare buffers go back; a worker is weighed after that."""
 
+BUSY_SECONDS = 30.0
+"""A worker that always has something to do is judged by the least that it held for so long."""
+
+DRAIN_SECONDS = 60.0
+"""So long do new requests wait for a worker to be replaced; if what runs on it takes longer, they go on as before."""
+
 BEATS = 6
 LONGEST_BEAT_SECONDS = 5.0
 
@@ -44,7 +50,9 @@ async def watch(tend: Callable[[], Awaitable[bool]], pause_seconds: Callable[[bo
 class Duties:
     """What is due, from clock and worker."""
 
-    def __init__(self, settings: Settings, *, slack_bytes: int = SLACK_BYTES) -> None:
+    def __init__(
+        self, settings: Settings, *, slack_bytes: int = SLACK_BYTES, busy_seconds: float = BUSY_SECONDS
+    ) -> None:
         self._hang_seconds = settings.worker.hang_seconds
         self._beat_seconds = min(LONGEST_BEAT_SECONDS, self._hang_seconds / BEATS)
         self._interval_seconds = settings.memory.interval_seconds
@@ -53,6 +61,9 @@ class Duties:
         self._pinged_at = self._busy_at = 0.0
         self._growth_bytes = 0
         self._loaded_bytes: int | None = None
+        self._busy_seconds = busy_seconds
+        self._lowest_bytes: int | None = None
+        self._lowest_since = 0.0
 
     def pause_seconds(self, is_busy: bool) -> float:
         """Until the next look."""
@@ -86,16 +97,61 @@ class Duties:
             worker.ping()
         return worker.silent_seconds > self._hang_seconds
 
-    def outgrown(self, worker: WorkerProcess) -> str | None:
-        """Why a worker with nothing to do holds too much; None where it does not, or is busy."""
-        now = time.monotonic()
-        if worker.num_running:
-            self._busy_at = now
-        memory = read_process(worker.pid) if now - self._busy_at >= QUIET_SECONDS else None
+    def outgrown(self, worker: WorkerProcess, running_bytes: int) -> str | None:
+        """Why a worker holds too much; None where it does not. What runs on it may take `running_bytes`.
+
+        One with nothing to do is weighed as it is; a busy one by the least it held for a while, since requests come
+        and go.
+        """
+        now, memory = time.monotonic(), read_process(worker.pid)
         if memory is None or self._loaded_bytes is None:
             return None
+        if worker.num_running:
+            self._busy_at = now
+        is_quiet = now - self._busy_at >= QUIET_SECONDS
+        held = self._least(memory.private_bytes, now, within_seconds=0.0 if is_quiet else self._busy_seconds)
         slack = max(self._slack_bytes, round(SLACK_SHARE * self._loaded_bytes))
-        most = self._loaded_bytes + self._growth_bytes + slack
-        if memory.private_bytes <= most:
+        most = self._loaded_bytes + self._growth_bytes + slack + (0 if is_quiet else running_bytes)
+        if held is None or held <= most:
             return None
-        return f"it holds {gigabytes(memory.private_bytes)}, and should hold {gigabytes(most)} at most"
+        return f"it holds {gigabytes(held)}, and should hold {gigabytes(most)} at most"
+
+    def _least(self, num_bytes: int, now_seconds: float, *, within_seconds: float) -> int | None:
+        """The least of a span that ends now; None while it has not ended. Then the next one begins."""
+        if self._lowest_bytes is None or within_seconds == 0.0:
+            self._lowest_bytes, self._lowest_since = num_bytes, now_seconds
+        self._lowest_bytes = min(self._lowest_bytes, num_bytes)
+        if now_seconds - self._lowest_since < within_seconds:
+            return None
+        lowest, self._lowest_bytes = self._lowest_bytes, None
+        return lowest
+
+
+class Draining:
+    """While a worker that outgrew its plan has something to do, nobody new is let in."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        """Why; empty while nothing is drained."""
+        self._since_seconds = 0.0
+        self._is_over = asyncio.Event()
+        self._is_over.set()
+
+    @property
+    def takes_too_long(self) -> bool:
+        """Whether others have waited long enough."""
+        return bool(self.reason) and time.monotonic() - self._since_seconds > DRAIN_SECONDS
+
+    def begin(self, reason: str) -> None:
+        """From now on requests wait."""
+        self.reason, self._since_seconds = reason, time.monotonic()
+        self._is_over.clear()
+
+    def end(self) -> None:
+        """They wait no longer; safe to call when none does."""
+        self.reason = ""
+        self._is_over.set()
+
+    async def wait(self) -> None:
+        """Until it is over."""
+        await self._is_over.wait()
