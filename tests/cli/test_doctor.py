@@ -31,10 +31,12 @@ from pensieve.cli.checkup import (
 )
 from pensieve.cli.doctor import page
 from pensieve.cli.main import main
-from pensieve.config.settings import ModelSettings, Settings
+from pensieve.config.settings import MemorySettings, ModelSettings, Settings
 from pensieve.devices.cuda import DeviceMemory
 from pensieve.devices.memory import MemoryReading
 from pensieve.devices.profile import MachineProfile, MlxDevice, MlxUnusable
+from pensieve.inference.fitting import fit_of as listed_fit
+from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.prediction import estimated_cache_bytes
 from pensieve.models.catalog import CATALOG
 from pensieve.models.manifest import MANIFEST_NAME
@@ -137,6 +139,17 @@ def test_fits_tight_or_too_big(available_gib: int, total_gib: int, context: int 
     parts = (model.weight_bytes, model.cache_bytes, model.scratch_bytes, model.reserve_bytes)
     assert (model.fit, model.needed_bytes) == (fit, sum(parts))
     assert model.cache_bytes == 393_216 * (context or 32_768)
+
+
+@pytest.mark.parametrize("available_gb", [3.0, 6.9, 12.0, 16.3, 16.4, 16.5, 16.6, 16.7, 16.8, 17.0, 40.0])
+def test_the_doctor_and_the_list_of_models_say_the_same(available_gb: float) -> None:
+    """By one sum and one reserve, to the last hundred megabytes."""
+    reading = MemoryReading(round(available_gb * 10**9), 64 * 10**9)
+    guard = MemoryGuard(MemorySettings(), lambda: reading)
+    guard.look()
+    model = priced(PHI, Settings(), Room(reading.available_bytes, reading.total_bytes))
+    assert model.fit == listed_fit(PHI, Settings(), guard)
+    assert model.reserve_bytes == 10**9
 
 
 def test_what_cannot_be_judged_is_not_guessed() -> None:

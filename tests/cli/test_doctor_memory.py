@@ -31,6 +31,7 @@ def test_the_page_tells_level_thresholds_and_what_the_server_did() -> None:
         reading=reading,
         thresholds=thresholds(MemorySettings(), reading.total_bytes),
         cards=(DeviceMemory("Card", "GPU-1", 8 * GIGABYTE, 3 * GIGABYTE),),
+        spare_bytes=-150_000_000,
         server=HEALTH,
     )
     assert list(page(report)) == [
@@ -38,6 +39,7 @@ def test_the_page_tells_level_thresholds_and_what_the_server_did() -> None:
         "available  0.10 GB of 4.00 GB",
         "           limited by /sys/fs/cgroup/x",
         "below      Warning 0.50 GB, Critical 0.25 GB, Emergency 0.12 GB",
+        "models     may take 0.00 GB, so that Critical is not reached",
         "swap       1.00 GB of 2.00 GB used",
         "stalls     12.5 % of the last ten seconds were lost to waiting for memory",
         "card       Card: 3.00 GB of 8.00 GB free",

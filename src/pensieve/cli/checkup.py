@@ -14,16 +14,15 @@ import msgspec
 from pensieve.config.settings import Settings
 from pensieve.config.sources import LoadedSettings, folders, load
 from pensieve.devices.cuda import DeviceMemory, read_devices
-from pensieve.devices.levels import level_of
+from pensieve.devices.levels import level_of, reserve_bytes
 from pensieve.devices.profile import DeviceKind, MachineProfile, MlxDevice, read_profile
 from pensieve.errors import ConfigurationError, ModelNotFound, PensieveError
 from pensieve.inference.context import context_tokens
-from pensieve.inference.prediction import SCRATCH_BYTES, SMALLEST_CONTEXT_TOKENS, EngineName, estimated_cache_bytes
+from pensieve.inference.prediction import SMALLEST_CONTEXT_TOKENS, EngineName, predict
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
 
 Fit = Literal["fits", "tight", "too big", "no engine", "unknown"]
-MIB = 2**20
 
 
 class MachineFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +78,9 @@ class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     is_cache_estimated: bool
     """No header is here to tell; the figure is for attention without shared heads, so rather too much."""
     scratch_bytes: int
+    """For work, and what the worker takes by itself."""
     reserve_bytes: int
+    """What models leave: the memory's threshold of Critical."""
     needed_bytes: int
     available_bytes: int | None
     """What can be had now, and with nothing else running."""
@@ -250,10 +251,10 @@ def priced(spec: ModelSpec, settings: Settings, room: Room, *, has_engine: bool 
     """What a model takes at the context it would be loaded with, against the room there is."""
     engine = _engine(spec)
     context = context_tokens(spec, settings.model)
-    is_estimated = spec.cache_bytes_per_token == 0 and spec.cache_window_bytes == 0
-    per_token = estimated_cache_bytes(spec.parameters) if is_estimated else spec.cache_bytes_per_token
-    reserve = reserve_bytes(room.total_bytes or 0)
-    cost = Cost(spec.weight_bytes + spec.cache_window_bytes + SCRATCH_BYTES[engine] + reserve, per_token)
+    predicted = predict(spec)
+    work = predicted.scratch_bytes + predicted.process_bytes
+    reserve = reserve_bytes(settings.memory, room.total_bytes)
+    cost = Cost(predicted.fixed_bytes + reserve, predicted.bytes_per_token)
     return ModelFacts(
         name=spec.name,
         state="here" if spec.location else "available",
@@ -262,19 +263,14 @@ def priced(spec: ModelSpec, settings: Settings, room: Room, *, has_engine: bool 
         context_tokens=context,
         max_context_tokens=cost.most_tokens(room.available_bytes or 0, spec.context_tokens or context),
         weight_bytes=spec.weight_bytes,
-        cache_bytes=per_token * context + spec.cache_window_bytes,
-        is_cache_estimated=is_estimated,
-        scratch_bytes=SCRATCH_BYTES[engine],
+        cache_bytes=predicted.cache_bytes(context),
+        is_cache_estimated=predicted.is_estimated,
+        scratch_bytes=work,
         reserve_bytes=reserve,
         needed_bytes=cost.at(context),
         available_bytes=room.available_bytes,
         total_bytes=room.total_bytes,
     )
-
-
-def reserve_bytes(total_bytes: int) -> int:
-    """What is left to everything else: a twentieth, 256 MiB to 4 GiB, as the engine leaves it."""
-    return max(256 * MIB, min(total_bytes // 20, 4096 * MIB))
 
 
 def _engine(spec: ModelSpec) -> EngineName:

@@ -28,6 +28,8 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     thresholds: Thresholds
     """Where the levels begin on this machine, in bytes."""
     cards: tuple[DeviceMemory, ...]
+    spare_bytes: int | None
+    """What a model may take: what is available, less the threshold of Critical."""
     server: dict[str, Json] | None
     """What /health of the running server says; null where none of yours runs."""
 
@@ -50,7 +52,14 @@ def examine(settings: MemorySettings, cards: tuple[DeviceMemory, ...], health: d
     """Look at this machine's memory."""
     guard = MemoryGuard(settings)
     level = guard.look()
-    return Report(level=level, reading=guard.reading, thresholds=guard.thresholds, cards=cards, server=health)
+    return Report(
+        level=level,
+        reading=guard.reading,
+        thresholds=guard.thresholds,
+        cards=cards,
+        spare_bytes=guard.spare_bytes(is_safe=False),
+        server=health,
+    )
 
 
 def page(report: Report) -> Iterator[str]:
@@ -69,6 +78,8 @@ def page(report: Report) -> Iterator[str]:
         )
     )
     yield f"below      {begins}"
+    if report.spare_bytes is not None:
+        yield f"models     may take {gigabytes(max(0, report.spare_bytes))}, so that Critical is not reached"
     if reading.swap_total_bytes:
         yield f"swap       {_size(reading.swap_used_bytes)} of {_size(reading.swap_total_bytes)} used"
     if reading.stalled_percent is not None:

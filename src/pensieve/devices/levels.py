@@ -69,6 +69,11 @@ def thresholds(settings: MemorySettings, total_bytes: int | None) -> Thresholds:
     return Thresholds(warning, min(critical, warning), min(emergency, critical, warning))
 
 
+def reserve_bytes(settings: MemorySettings, total_bytes: int | None) -> int:
+    """What models leave of a memory: its threshold of Critical, below which no request would be taken."""
+    return thresholds(settings, total_bytes).critical_bytes
+
+
 def level_of(reading: MemoryReading, limits: Thresholds | None = None) -> Level:
     """The level of one reading, without memory of the ones before; by default under the default settings."""
     available = reading.available_bytes

@@ -36,5 +36,4 @@ def uses_cards(spec: ModelSpec, settings: Settings) -> bool:
 
 def most_bytes(guard: MemoryGuard) -> int | None:
     """What the machine could give if nothing else ran on it."""
-    total = guard.reading.total_bytes
-    return None if total is None else total - guard.thresholds.critical_bytes
+    return guard.most_bytes

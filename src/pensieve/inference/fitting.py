@@ -11,6 +11,7 @@ from typing import Literal
 from pensieve.config.settings import Settings
 from pensieve.devices import darwin
 from pensieve.devices.cuda import read_devices
+from pensieve.devices.levels import reserve_bytes
 from pensieve.errors import LoadFailed, MemoryShort, PensieveError
 from pensieve.inference.builds import llamacpp_has_cuda, mlx_has_cuda
 from pensieve.inference.context import context_tokens
@@ -38,7 +39,7 @@ def why_not(spec: ModelSpec, settings: Settings, guard: MemoryGuard) -> Pensieve
     verdict = judge(prediction, spare_bytes, wanted_tokens=wanted, is_fixed=is_fixed)
     if not isinstance(verdict, TooBig):
         return None
-    most_bytes = spare(spec, settings, total_bytes - guard.thresholds.critical_bytes) or 0
+    most_bytes = spare(spec, settings, guard.most_bytes, at_best=True) or 0
     at_best = judge(prediction, most_bytes, wanted_tokens=wanted, is_fixed=is_fixed)
     if not isinstance(at_best, TooBig):
         return MemoryShort(f"{spec.name} cannot be loaded now: {verdict.problem}: end other programs", RETRY_SECONDS)
@@ -55,20 +56,26 @@ def fit_of(spec: ModelSpec, settings: Settings, guard: MemoryGuard) -> Fit:
     now = judge(prediction, spare_bytes, wanted_tokens=wanted, is_fixed=False)
     if isinstance(now, Fits):
         return "tight" if now.problem else "fits"
-    most_bytes = spare(spec, settings, total_bytes - guard.thresholds.critical_bytes) or 0
+    most_bytes = spare(spec, settings, guard.most_bytes, at_best=True) or 0
     at_best = judge(prediction, most_bytes, wanted_tokens=wanted, is_fixed=False)
     return "too big" if isinstance(at_best, TooBig) else "tight"
 
 
-def spare(spec: ModelSpec, settings: Settings, host_bytes: int | None) -> int | None:
-    """The memory that this model goes to, of what the host can spare: a Mac's part for its GPU, or cards as well."""
+def spare(spec: ModelSpec, settings: Settings, host_bytes: int | None, *, at_best: bool = False) -> int | None:
+    """The memory that this model goes to, of what the host can spare: a Mac's part for its GPU, or cards as well.
+
+    `at_best`: with nothing else on the cards. Cards keep a reserve by the same rule as the host.
+    """
     if host_bytes is None:
         return None
     if sys.platform == "darwin":  # pragma: no cover - no such machine runs our tests
         total = darwin.total_bytes()
         return host_bytes if total is None else min(host_bytes, darwin.wired_limit_bytes(total))
     uses_cards = settings.mlx.device != "cpu" if spec.format == "mlx" else settings.llamacpp.gpu_layers != 0
-    cards = [card.free_bytes for card in read_devices()] if uses_cards else []
+    cards = [
+        max(0, (card.total_bytes if at_best else card.free_bytes) - reserve_bytes(settings.memory, card.total_bytes))
+        for card in (read_devices() if uses_cards else ())
+    ]
     if not cards or not (mlx_has_cuda() if spec.format == "mlx" else llamacpp_has_cuda()):
         return host_bytes
     # MLX computes on one card; llama.cpp shares a model between cards and the host.

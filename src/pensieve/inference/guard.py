@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from pensieve.config.settings import MemorySettings
-from pensieve.devices.levels import LEVELS, MEASURES, Level, Measures, Thresholds, Watch, thresholds
+from pensieve.devices.levels import LEVELS, MEASURES, Level, Measures, Thresholds, Watch, reserve_bytes, thresholds
 from pensieve.devices.memory import GIGABYTE, UNKNOWN, MemoryReading
 from pensieve.devices.processes import read_spare_memory
 from pensieve.errors import MemoryShort
@@ -101,8 +101,15 @@ class MemoryGuard:
         if available is None:
             return None
         limits = self.thresholds
-        kept = limits.warning_bytes * (1 + self._settings.recovery_percent / 100) if is_safe else limits.critical_bytes
+        reserve = reserve_bytes(self._settings, self.reading.total_bytes)
+        kept = limits.warning_bytes * (1 + self._settings.recovery_percent / 100) if is_safe else reserve
         return available - round(kept)
+
+    @property
+    def most_bytes(self) -> int | None:
+        """What a model could take if nothing else ran here."""
+        total = self.reading.total_bytes
+        return None if total is None else total - reserve_bytes(self._settings, total)
 
     def _changed(self, before: Level) -> None:
         self._num_entered[self.level] += 1
