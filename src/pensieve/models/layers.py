@@ -16,6 +16,8 @@ from pensieve.messages import Json
 
 Kind = Literal["full", "sliding", "fixed", "shared"]
 ELEMENT_BYTES: Final = 2
+STATE_BYTES: Final = 4
+"""Of an element of a recurrent state, which the engine keeps in float32 whatever the weights are."""
 MAX_LAYERS: Final = 10_000
 MAX_WIDTH: Final = 2**20
 MAX_CONTEXT_TOKENS: Final = 2**31
@@ -63,6 +65,7 @@ _LATENT: Final = frozenset(
 """Families whose engine code caches the compressed key-value (multi-head latent attention)."""
 _SHARING: Final = frozenset(["gemma3n", "gemma3n_text", "gemma4", "gemma4_text"])
 _RECURRENT: Final = frozenset(["mamba", "mamba2", "falcon_mamba", "rwkv7"])
+_GATED_DELTA: Final = frozenset(["qwen3_next", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text"])
 _FAMILY_DEFAULTS: Final[Mapping[str, Mapping[str, Json]]] = {
     "gemma3": {
         "num_attention_heads": 8,
@@ -83,10 +86,11 @@ _FAMILY_DEFAULTS: Final[Mapping[str, Mapping[str, Json]]] = {
 
 
 class CacheCost(msgspec.Struct, frozen=True):
-    """Bytes at 2 bytes an element: what every token adds, and the most that all windows together hold."""
+    """Bytes: what every token adds, and what does not grow with them."""
 
     bytes_per_token: int = 0
     window_bytes: int = 0
+    """The most that all windows together hold, and recurrent states."""
 
 
 class Config:
@@ -117,6 +121,15 @@ class Config:
         return ()
 
     @property
+    def element_bytes(self) -> int:
+        """Of the cache, which has the type of what the model computes with."""
+        named = next((named for key in ("dtype", "torch_dtype") if isinstance(named := self._first(key), str)), "")
+        return 4 if named == "float32" else ELEMENT_BYTES
+
+    def _first(self, key: str) -> Json:
+        return next((source[key] for source in self._sources if key in source), None)
+
+    @property
     def context_tokens(self) -> int:
         """The context the model was trained for; 0 if it is not said."""
         return self.number(*_CONTEXT_KEYS, limit=MAX_CONTEXT_TOKENS)
@@ -129,10 +142,8 @@ def cache_cost(config: Config) -> CacheCost:
     window_tokens = config.number("sliding_window", limit=MAX_CONTEXT_TOKENS)
     if config.context_tokens:
         window_tokens = min(window_tokens, config.context_tokens)
-    return CacheCost(
-        bytes_per_token=layer_bytes * kinds.count("full"),
-        window_bytes=min(layer_bytes * kinds.count("sliding") * window_tokens, MAX_CACHE_BYTES),
-    )
+    fixed_bytes = layer_bytes * kinds.count("sliding") * window_tokens + _state_bytes(config) * kinds.count("fixed")
+    return CacheCost(bytes_per_token=layer_bytes * kinds.count("full"), window_bytes=min(fixed_bytes, MAX_CACHE_BYTES))
 
 
 def layer_kinds(config: Config) -> tuple[Kind, ...]:
@@ -161,15 +172,34 @@ def _by_pattern(config: Config, layer: int) -> Kind:
     return "full"
 
 
+def _state_bytes(config: Config) -> int:
+    """Of one recurrent layer: its last inputs, as many as its convolution looks back, and its state.
+
+    As in the engine's code for Mamba 2 and for gated delta rules; 0 for families whose code was not read.
+    """
+    if config.family == "mamba2":
+        heads, width, states = config.number("num_heads"), config.number("head_dim"), config.number("state_size")
+        channels, kernel = heads * width + 2 * config.number("n_groups") * states, config.number("conv_kernel")
+        num_states = heads * width * states
+    elif config.family in _GATED_DELTA:
+        key, value = config.number("linear_key_head_dim"), config.number("linear_value_head_dim")
+        key_heads, value_heads = config.number("linear_num_key_heads"), config.number("linear_num_value_heads")
+        channels, kernel = 2 * key_heads * key + value_heads * value, config.number("linear_conv_kernel_dim")
+        num_states = value_heads * key * value
+    else:
+        return 0
+    return max(0, kernel - 1) * channels * config.element_bytes + num_states * STATE_BYTES
+
+
 def _layer_bytes(config: Config) -> int:
     """Of one token in one layer: key-value heads * (key + value width), or the compressed pair of both."""
     latent = config.number("kv_lora_rank")
     if latent and config.family in _LATENT:
-        return (latent + config.number("qk_rope_head_dim")) * ELEMENT_BYTES
+        return (latent + config.number("qk_rope_head_dim")) * config.element_bytes
     heads = config.number("num_attention_heads", "n_head", "num_heads")
     cache_heads = config.number("num_key_value_heads", "num_kv_heads") or heads
     usual_width = config.number("hidden_size", "n_embd") // heads if heads else 0
     value_width = config.number("v_head_dim", "head_dim") or usual_width
     rope_and_plain = config.number("qk_rope_head_dim") + config.number("qk_nope_head_dim")
     key_width = rope_and_plain or config.number("head_dim") or usual_width
-    return cache_heads * (key_width + value_width) * ELEMENT_BYTES
+    return cache_heads * (key_width + value_width) * config.element_bytes
