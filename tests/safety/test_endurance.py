@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,5 +154,5 @@ def note(engine: str, readings: list[Held], endings: dict[str, int], growth: lis
         )
     )
     report.write(folder, name, title, text, {"megabytes": lines, "endings": endings, "requests_a_reading": TOGETHER})
-    plotted = {field.partition("_")[0]: values for field, values in lines.items()}
+    plotted: dict[str, Sequence[float]] = {field.partition("_")[0]: values for field, values in lines.items()}
     report.plot_lines(folder / f"{name}.png", title, plotted, x_label=f"{TOGETHER} requests each", y_label="megabytes")

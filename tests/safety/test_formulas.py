@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import pytest
@@ -80,7 +80,7 @@ async def test_llama_cpp_takes_what_was_predicted(starter_model: Path) -> None:
         assert held.private_bytes + held.mapped_bytes < predicted.at(context_tokens)
 
 
-DTYPES = {"llama": "float16"}
+DTYPES = {"smollm": "float16"}
 """One in half precision, which MLX computes slowly on a processor, and experts not at all; the others in float32."""
 TINY_CONTEXTS = (256, 512, 1024, 2048)
 WINDOWED = ("gemma3", "mistral", "gpt_oss")
@@ -89,7 +89,7 @@ WINDOWED = ("gemma3", "mistral", "gpt_oss")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_mlx_takes_what_was_predicted(tmp_path: Path, family: str) -> None:
     """Weights and caches, array by array, of every family: full, sliding, latent and recurrent layers."""
-    changes = {"sliding_window": 512} if family in WINDOWED else {}
+    changes: dict[str, Any] = {"sliding_window": 512} if family in WINDOWED else {}
     folder = make_tiny_model(tmp_path / "model", family, dtype=DTYPES.get(family, "float32"), **changes)
     spec = Registry(tmp_path / "none").find(str(folder))
     model, _ = load_model(folder)
