@@ -122,7 +122,7 @@ def test_the_agent_gets_the_words_the_limits_and_nothing_inherited(home: Path) -
     environment = told(home)
     assert (process.returncode, printed) == (5, "")
     assert json.loads((home / "told.json").read_text())["words"] == ["--print", "--", "-x"]
-    assert environment["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "8192"
+    assert environment["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "16384"
     assert environment["CLAUDE_CODE_SIMPLE"] == "1"
     assert environment["CLAUDE_CONFIG_DIR"] == str(home / "data" / "agents" / "claude")
     assert not {"ANTHROPIC_API_KEY", "CLAUDE_CODE_USE_BEDROCK"} & environment.keys()

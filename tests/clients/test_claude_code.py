@@ -86,6 +86,8 @@ def scenes(work: Path) -> tuple[dict[str, Any], ...]:
         {"contains": "Fill the context", "times": 1, "steps": [run_shell("echo filled-$((6 * 7))")]},
         {"contains": "filled-42", "after_tool_result": True, "times": 1, "steps": [OVERFLOW]},
         {"contains": "compacted-notes", "steps": [say("I went on after compaction.")]},
+        # Of a longer conversation the last turns are kept beside the summary.
+        {"contains": "filled-42", "steps": [say("I went on after compaction.")]},
         {
             "contains": "Send a helper",
             "steps": [
@@ -189,6 +191,18 @@ def test_a_connection_that_is_cut_in_the_middle_is_taken_up_again(at: Place, cla
         report = claude("Begin and drop the line.")
     note.write_bytes(kept)
     assert report["result"] == "First this, and then the rest of it."
+
+
+def test_a_small_context_is_not_compacted_before_it_is_full(tmp_path: Path, program: Path) -> None:
+    """Three turns of few words, each read as it was asked, and then one that is refused as too long."""
+    script = write_script(tmp_path / "script.json", *scenes(tmp_path / "work"), context_tokens=8_192)
+    with place(tmp_path, "--script", str(script)) as at:
+        for number in range(3):
+            ask(at, program, "Are you busy?", *(["--continue"] if number else []), unit="words")
+        # The first was turned away twice.
+        assert len(at.fetch("/v1/pensieve/cache")["requests"]) == 3
+        report = ask(at, program, "Fill the context now.", "--continue", unit="words")
+    assert report["result"] == "I went on after compaction."
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ def test_address_key_folder_models_and_limits_are_told() -> None:
     assert variables["ANTHROPIC_AUTH_TOKEN"] == "a-key"
     assert variables["CLAUDE_CONFIG_DIR"] == "/private"
     assert {variables[name] for name in MODEL_VARIABLES} == {"small"}
-    assert variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "8192"
+    assert variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "16384"
     assert variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "1024"
 
 

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
 from pensieve.errors import UsageError
@@ -89,6 +90,7 @@ def test_a_broken_file_is_left_alone(settings: GlobalSettings, broken: bytes) ->
 NAMES = st.dictionaries(st.sampled_from("ABCDE"), st.text(max_size=3), max_size=5)
 
 
+@settings_of_hypothesis(deadline=None, suppress_health_check=(HealthCheck.too_slow,))
 @given(NAMES, NAMES, st.dictionaries(st.sampled_from(["model", "hooks"]), st.integers(), max_size=2))
 def test_taking_out_is_the_reverse_of_putting_in(
     theirs: dict[str, str], ours: dict[str, str], rest: dict[str, int]

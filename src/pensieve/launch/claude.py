@@ -80,7 +80,7 @@ def claude_variables(endpoint: Endpoint, facts: ModelFacts, plan: Plan, folder: 
         "ANTHROPIC_BASE_URL": endpoint.url,
         "ANTHROPIC_AUTH_TOKEN": endpoint.key,
         "CLAUDE_CONFIG_DIR": str(folder),
-        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(plan.context_tokens),
+        "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(plan.window_tokens),
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(plan.output_tokens),
         # Otherwise what the system says stands after the first question, and no other session can use it again.
         "CLAUDE_CODE_MODEL_CAPABILITIES": f"{name}=-mid_conv_system",

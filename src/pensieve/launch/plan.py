@@ -21,6 +21,8 @@ RESERVE_TOKENS = 3_000
 OUTPUT_CAP_TOKENS = 20_000
 SMALLEST_OUTPUT_TOKENS = 512
 LARGEST_OUTPUT_TOKENS = 32_000
+SMALLEST_WINDOW_TOKENS = 16_384
+"""Told of a smaller one (12,288 was tried), Claude Code compacts every third turn, however little was said."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True):
@@ -40,8 +42,13 @@ class Plan(msgspec.Struct, frozen=True):
     tools: Tools
 
     @property
+    def window_tokens(self) -> int:
+        """What Claude Code is told; where the context is smaller, the server's refusal makes it compact in time."""
+        return max(self.context_tokens, SMALLEST_WINDOW_TOKENS)
+
+    @property
     def compacts_at_tokens(self) -> int:
-        """The size of a prompt from which on Claude Code compacts its conversation."""
+        """The size of a prompt from which on Claude Code should compact its conversation."""
         return compacts_at(self.context_tokens, self.output_tokens)
 
     @property
