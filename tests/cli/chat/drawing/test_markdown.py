@@ -6,7 +6,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pensieve.cli.chat.drawing.markdown import Markdown
@@ -66,6 +66,9 @@ def styles(source: str) -> dict[str, str]:
 
 @settings(max_examples=60, deadline=None)
 @given(SOURCES, st.sampled_from([20, 40, 79]))
+@example("**a***", 40)
+@example("`a``b`", 40)
+@example("x_https://a_b.test/c_d *e*f", 40)
 def test_pieces_do_not_matter(source: str, width: int) -> None:
     """Letter by letter and whole, the same rows come out."""
     assert drawn(*source, width=width) == drawn(source, width=width)
