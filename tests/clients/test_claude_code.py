@@ -51,6 +51,7 @@ async def main():
     await server.serve_forever()
 asyncio.run(main())
 """
+SUMMARY = "<summary>compacted-notes: the context was filled</summary>"
 THINK = {"type": "thinking", "text": "Two numbers, so I add them.", "signature": ""}
 
 
@@ -86,6 +87,7 @@ def scenes(work: Path) -> tuple[dict[str, Any], ...]:
         {"contains": "Fill the context", "times": 1, "steps": [run_shell("echo filled-$((6 * 7))")]},
         {"contains": "filled-42", "after_tool_result": True, "times": 1, "steps": [OVERFLOW]},
         {"contains": "compacted-notes", "steps": [say("I went on after compaction.")]},
+        {"pattern": r"(?is)filled-42.*\bsummary\b", "steps": [say(SUMMARY)]},
         # Of a longer conversation the last turns are kept beside the summary.
         {"contains": "filled-42", "steps": [say("I went on after compaction.")]},
         {
@@ -101,7 +103,7 @@ def scenes(work: Path) -> tuple[dict[str, Any], ...]:
         {"contains": "meanwhile-77", "steps": [say("The shell is done, and the helper is at it.")]},
         {"contains": "Begin and drop", "steps": [say("First this, and then "), say("the rest of it.")]},
         # In line: what is asked in words of Claude Code's own, which is a summary of the conversation.
-        {"steps": [say("<summary>compacted-notes: the context was filled</summary>")]},
+        {"steps": [say(SUMMARY)]},
     )
 
 
