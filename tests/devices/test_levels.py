@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pensieve.config.settings import MemorySettings
-from pensieve.devices.levels import LEVELS, MEASURES, Thresholds, Watch, level_of, thresholds
+from pensieve.devices.levels import LEVELS, MEASURES, Thresholds, Watch, level_of, scarcest, thresholds
 from pensieve.devices.memory import GIGABYTE, MemoryReading
 
 SETTINGS = MemorySettings()
@@ -106,3 +106,37 @@ def test_memory_that_comes_back_always_ends_in_safe(swings: list[float], plenty_
     """No sequence of readings leaves a level that sticks."""
     settled = watched(*enumerate(swings), (100, plenty_gb), (102.5, plenty_gb))
     assert settled[-1] == "Safe"
+
+
+@pytest.mark.parametrize(
+    ("host_gb", "card_gb", "level", "scarce"),
+    [
+        (32.0, 70.0, "Safe", ""),
+        (32.0, 1.5, "Warning", "Hopper"),
+        (32.0, 0.4, "Emergency", "Hopper"),
+        (0.9, 70.0, "Critical", ""),
+        (0.9, 0.4, "Emergency", "Hopper"),
+        (0.9, 0.9, "Critical", ""),
+    ],
+)
+def test_a_card_whose_memory_is_its_own_counts_as_the_host_does(
+    host_gb: float, card_gb: float, level: str, scarce: str
+) -> None:
+    """The worse of both holds, each by thresholds of its own size."""
+    card = MemoryReading(round(card_gb * GIGABYTE), 80 * GIGABYTE, "Hopper")
+    reading = MemoryReading(round(host_gb * GIGABYTE), LARGE, card=card)
+    assert Watch().after(reading, 0.0, SETTINGS).level == level
+    assert scarcest(reading, SETTINGS).limited_by == scarce
+
+
+def test_a_small_card_has_small_thresholds_and_is_left_slowly() -> None:
+    """A tenth more than the threshold must be free there for two seconds, as on the host."""
+
+    def seen(free_bytes: int) -> MemoryReading:
+        return MemoryReading(32 * GIGABYTE, LARGE, card=MemoryReading(free_bytes, 8 * GIGABYTE, "small"))
+
+    watch, levels = Watch(), list[str]()
+    for seconds, megabytes in ((0.0, 1010), (1.0, 990), (2.0, 1050), (5.0, 1050), (6.0, 1110), (8.1, 1110)):
+        watch = watch.after(seen(megabytes * 10**6), seconds, SETTINGS)
+        levels.append(watch.level)
+    assert levels == ["Safe", "Warning", "Warning", "Warning", "Warning", "Safe"]

@@ -22,7 +22,7 @@ def test_requests_are_let_in_until_memory_is_critical() -> None:
     guard = MemoryGuard(GENTLE, weather)
     guard.admit()
     weather.available_gb = 0.9
-    with pytest.raises(Overloaded, match=r"0\.90 GB are left") as caught:
+    with pytest.raises(Overloaded, match=r"0\.90 GB left") as caught:
         guard.admit()
     assert caught.value.retry_after_seconds >= 1
     assert not any(word in str(caught.value) for word in ("prompt", "context", "token", "too long"))

@@ -44,7 +44,7 @@ def server_in(pids: list[int]) -> int:
     return min(pids)
 
 
-@pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=[pytest.mark.stress, pytest.mark.timeout(1800)])])
+@pytest.mark.parametrize("num_kills", [5, pytest.param(50, marks=[pytest.mark.stress, pytest.mark.timeout(3600)])])
 async def test_a_worker_killed_under_load_is_always_back(serve_in_cage: Serve, kept: Kept, num_kills: int) -> None:
     """Nobody hangs, every request ends in an answer or one clear error, and no file is half there."""
     settings = SMALL_CACHES | {"TMPDIR": str(kept.temporary)}

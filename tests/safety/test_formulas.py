@@ -45,18 +45,18 @@ async def loaded(spec: ModelSpec, context_tokens: int) -> AsyncIterator[Held]:
         await backend.count_tokens(question)
         memory = read_process(backend.status.pid)
         assert memory is not None
-        yield Held(memory.private_bytes, memory.mapped_bytes, file_bytes(backend.status.pid, spec.location))
+        yield Held(memory.private_bytes, memory.mapped_bytes, file_bytes(backend.status.pid, Path(spec.location)))
     finally:
         await backend.aclose()
 
 
-def file_bytes(pid: int, location: str) -> int:
+def file_bytes(pid: int, file: Path) -> int:
     """Pages of that file that are in the process's memory (proc(5), smaps)."""
-    found, is_of_file = 0, False
+    found, is_of_file, real = 0, False, str(file.resolve())
     for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
         name, _, value = line.partition(":")
         if "-" in name.split(" ", 1)[0]:
-            is_of_file = line.endswith(location)
+            is_of_file = line.endswith(real)
         elif is_of_file and name == "Rss":
             found += int(value.split()[0]) * 1024
     return found

@@ -87,6 +87,17 @@ def level_of(reading: MemoryReading, limits: Thresholds | None = None) -> Level:
     return "Warning" if available < limits.warning_bytes or _is_pressed(reading) else "Safe"
 
 
+def scarcest(reading: MemoryReading, settings: MemorySettings) -> MemoryReading:
+    """The memory that is worst off, of the host's and the card's, each by thresholds of its own size."""
+    parts = [reading] if reading.card is None else [reading, reading.card]
+    known = [part for part in parts if part.available_bytes is not None]
+    return max(known, key=lambda part: LEVELS.index(_own_level(part, settings)), default=reading)
+
+
+def _own_level(reading: MemoryReading, settings: MemorySettings) -> Level:
+    return level_of(reading, thresholds(settings, reading.total_bytes))
+
+
 class Watch(msgspec.Struct, frozen=True):
     """The level that holds now, after all readings so far."""
 
@@ -96,11 +107,11 @@ class Watch(msgspec.Struct, frozen=True):
 
     def after(self, reading: MemoryReading, now_seconds: float, settings: MemorySettings) -> Watch:
         """The watch with one more reading."""
-        limits = thresholds(settings, reading.total_bytes)
-        level = level_of(reading, limits)
+        level = _own_level(scarcest(reading, settings), settings)
         if "Unknown" in (level, self.level) or _is_worse(level, self.level):
             return Watch(level)
-        settled = level_of(_less(reading, settings.recovery_percent), limits)
+        less = _less(reading, settings.recovery_percent)
+        settled = _own_level(scarcest(less, settings), settings)
         if not _is_worse(self.level, settled):
             return Watch(self.level)
         since = now_seconds if self.better_since_seconds is None else self.better_since_seconds
@@ -118,5 +129,7 @@ def _is_worse(level: Level, other: Level) -> bool:
 
 def _less(reading: MemoryReading, percent: float) -> MemoryReading:
     """The reading as if so many per cent of a threshold were missing."""
-    available = reading.available_bytes or 0
-    return msgspec.structs.replace(reading, available_bytes=int(available / (1 + percent / 100)))
+    available = reading.available_bytes
+    card = None if reading.card is None else _less(reading.card, percent)
+    left = None if available is None else int(available / (1 + percent / 100))
+    return msgspec.structs.replace(reading, available_bytes=left, card=card)

@@ -43,6 +43,8 @@ class MemoryReading(msgspec.Struct, frozen=True):
     """Linux: part of the last ten seconds in which everything waited for memory (PSI, `full avg10`)."""
     pressure_level: int = 0
     """macOS: 1 normal, 2 warning, 4 critical; 0 where nobody says. It comes late."""
+    card: MemoryReading | None = None
+    """The graphics card that the model lies on, where its memory is its own; `limited_by` is its name."""
 
     @property
     def available_gb(self) -> str:

@@ -11,7 +11,17 @@ from collections import Counter
 from collections.abc import Callable
 
 from pensieve.config.settings import MemorySettings
-from pensieve.devices.levels import LEVELS, MEASURES, Level, Measures, Thresholds, Watch, reserve_bytes, thresholds
+from pensieve.devices.levels import (
+    LEVELS,
+    MEASURES,
+    Level,
+    Measures,
+    Thresholds,
+    Watch,
+    reserve_bytes,
+    scarcest,
+    thresholds,
+)
 from pensieve.devices.memory import GIGABYTE, UNKNOWN, MemoryReading
 from pensieve.devices.processes import read_spare_memory
 from pensieve.errors import MemoryShort
@@ -58,6 +68,12 @@ class MemoryGuard:
         return thresholds(self._settings, self.reading.total_bytes)
 
     @property
+    def left(self) -> str:
+        """What is left where it is scarcest, in words."""
+        part = scarcest(self.reading, self._settings)
+        return f"{part.available_gb} GB left" + (f" on {part.limited_by}" if part is self.reading.card else "")
+
+    @property
     def status(self) -> MemoryStatus:
         """All of it, as of the last look."""
         return MemoryStatus(
@@ -86,8 +102,7 @@ class MemoryGuard:
         if not self.measures.is_accepting:
             self._num_refused += 1
             raise MemoryShort(
-                f"memory is short on this machine ({self.reading.available_gb} GB are left), so no new request is"
-                " taken: end other programs",
+                f"memory is short on this machine ({self.left}), so no new request is taken: end other programs",
                 RETRY_SECONDS,
             )
 
@@ -113,7 +128,7 @@ class MemoryGuard:
 
     def _changed(self, before: Level) -> None:
         self._num_entered[self.level] += 1
-        what = f"memory: {before} -> {self.level}, {self.reading.available_gb} GB left"
+        what = f"memory: {before} -> {self.level}, {self.left}"
         if before == "Unknown" and self.level == "Safe":
             return
         self.note(what)

@@ -10,12 +10,14 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from pensieve.config.settings import MemorySettings, Settings, WorkerSettings
 from pensieve.devices.processes import read_process
 from pensieve.errors import CrashingRequest, Overloaded, WorkerCrashed, WorkerFailed
 from pensieve.generation import GenerationRequest, collect
+from pensieve.inference.worker import card as cards
 from pensieve.inference.worker import reloads
 from pensieve.inference.worker import watch as watching
 from pensieve.inference.worker.host import WorkerBackend
@@ -267,3 +269,24 @@ async def test_one_ping_that_is_not_heard_says_nothing(tmp_path: Path) -> None:
         await until(lambda: worker.silent_seconds == 0.0)
     finally:
         await worker.kill()
+
+
+async def test_a_card_that_fills_up_ends_the_worker_and_takes_it_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although the host has plenty; the model comes back once what it held there would leave the card Safe."""
+    monkeypatch.setattr(reloads, "FIRST_DELAY_SECONDS", 0.1)
+    monkeypatch.setattr(cards, "LOOK_SECONDS", 0.02)
+    held = Weather(40.0)
+    card = cards.Card(is_used=True, read=lambda: msgspec.structs.replace(held(), limited_by="Hopper"))
+    async with hosting(tmp_path, Settings(memory=QUICK), read=Weather(32.0), card=card) as backend:
+        assert await ask(backend) == "Hello there"
+        held.available_gb = 0.9
+        await until(lambda: backend.memory.level == "Critical")
+        with pytest.raises(Overloaded, match=r"0\.90 GB left on Hopper"):
+            await ask(backend)
+        held.available_gb = 0.3
+        await until(lambda: "was unloaded" in str(backend.status.last_event))
+        held.available_gb = 40.0
+        await until(lambda: backend.status.state == "ready")
+        assert (backend.status.num_unloads, backend.status.num_crashes) == (1, 0)

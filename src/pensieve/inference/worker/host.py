@@ -33,6 +33,7 @@ from pensieve.inference.guard import MemoryGuard, gigabytes
 from pensieve.inference.prediction import predict
 from pensieve.inference.supervision import MemoryStatus, State, WorkerStatus
 from pensieve.inference.worker import frames
+from pensieve.inference.worker.card import Card, lies_on_card
 from pensieve.inference.worker.process import WorkerProcess
 from pensieve.inference.worker.reloads import Reloads
 from pensieve.inference.worker.restarts import Restarts
@@ -58,6 +59,7 @@ class WorkerBackend:
         read: Callable[[], MemoryReading] = read_memory,
         slack_bytes: int = SLACK_BYTES,
         busy_seconds: float = BUSY_SECONDS,
+        card: Card | None = None,
     ) -> None:
         """`state_folder`: where the engine may keep what survives a restart of the worker.
 
@@ -67,6 +69,7 @@ class WorkerBackend:
         self._spec = spec
         self._settings = settings
         self._read = read
+        self._card = card or Card(is_used=lies_on_card(spec, settings))
         self._guard = MemoryGuard(settings.memory, self._read_memory)
         self._restarts = Restarts()
         self._reloads = Reloads(settings.memory.reloads)
@@ -188,7 +191,8 @@ class WorkerBackend:
     def _read_memory(self) -> MemoryReading:
         """The machine's, within what the worker may take; where there is none, within what the next one may."""
         worker = self._worker
-        return within_limits(self._read(), worker.pid if worker is not None and worker.is_alive else 0)
+        pid = worker.pid if worker is not None and worker.is_alive else 0
+        return self._card.beside(within_limits(self._read(), pid))
 
     # Starting.
 
@@ -298,10 +302,9 @@ class WorkerBackend:
         self._restarts.answered()
         self._suspects.answered(request)
 
-    # Watching.
-
     async def _tend(self) -> bool:
         """What is due now for memory and worker; whether anything runs that must be looked at often."""
+        await self._card.look()
         self._guard.look()
         measures, worker = self._guard.measures, self._worker
         if measures.is_unloaded or worker is None or not worker.is_alive:
@@ -326,14 +329,15 @@ class WorkerBackend:
         self._worker, self._leaving = None, worker
         if worker is None and loading is None:
             return
-        left = self._guard.reading.available_gb
+        left = self._guard.left
         self._is_out_of_memory = True
         self._reloads.unloaded(time.monotonic())
         if worker is not None:
             worker.end_streams(MemoryShort(ENDED_FOR_MEMORY, 10.0))
             await worker.stop(UNLOAD_SECONDS)
+        await self._card.note_freed()
         self._guard.look()
-        what = f"{self._spec.name} was unloaded: {left} GB of memory were left, now {self._guard.reading.available_gb}"
+        what = f"{self._spec.name} was unloaded: {left}, now {self._guard.left}"
         self._guard.note(what)
         log.warning("%s", what)
 
@@ -341,7 +345,7 @@ class WorkerBackend:
         """Where memory took the model away and there is room for it once more."""
         if not self._is_out_of_memory or self._loading is not None or self._guard.level != "Safe":
             return
-        spare = self._guard.spare_bytes(is_safe=True)
+        spare = self._guard.spare_bytes(is_safe=True) if self._card.has_room(self._settings.memory) else 0
         if self._reloads.is_due(time.monotonic()) and (spare is None or spare >= self._needed_bytes):
             self._guard.note(f"{self._spec.name} is loaded again")
             self._reloads.reloaded(time.monotonic())
@@ -379,9 +383,8 @@ class WorkerBackend:
 
     def _running_bytes(self, worker: WorkerProcess) -> int:
         """What its requests may take; 0 for a script."""
-        if not self._spec.weight_bytes:
-            return 0
-        return predict(self._spec).running_bytes(worker.num_running, worker.limits.context_tokens)
+        num, context = worker.num_running, worker.limits.context_tokens
+        return predict(self._spec).running_bytes(num, context) if self._spec.weight_bytes else 0
 
     def _state(self) -> State:
         if self._is_closed:
