@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
 import threading
 from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -16,7 +20,7 @@ from pensieve.cli.chat.loop import LoopThread, Stream
 
 WAITING = """
 import readline, signal, threading
-from pensieve.cli.chat.loop import LoopThread, Stream
+from pensieve.cli.chat.loop import LoopThread
 
 def interrupt():
     # Python is told in this thread, so that nothing breaks off the main thread's wait: as when it was not waiting yet.
@@ -46,6 +50,59 @@ async def slow(ended: list[str]) -> None:
         ended.append("tidy")
 
 
+class Interruption:
+    """Ctrl-C at one certain line of the loop's own code, in the main thread."""
+
+    def __init__(self, place: int) -> None:
+        self.left = place
+
+    def __enter__(self) -> Interruption:
+        sys.settrace(self.trace)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.settrace(None)
+
+    def trace(self, frame: FrameType, event: str, _: object) -> Any:
+        """See `sys.settrace`."""
+        if event == "line" and Path(frame.f_code.co_filename).name in {"loop.py", "signals.py"}:
+            self.left -= 1
+            if not self.left:
+                os.kill(os.getpid(), signal.SIGINT)
+        return self.trace
+
+
+def run(loop: LoopThread, ended: list[str]) -> None:
+    """A coroutine."""
+    coroutine = brief(ended)
+    try:
+        loop.run(coroutine)
+    finally:
+        coroutine.close()
+
+
+def stream(loop: LoopThread, ended: list[str]) -> None:
+    """A generator."""
+    with loop.stream(briefly(ended)) as items:
+        assert list(items)
+
+
+async def brief(ended: list[str]) -> None:
+    """Say that it has begun and, however it ends, that it has ended."""
+    ended.append("begun")
+    try:
+        await asyncio.sleep(0.002)
+    finally:
+        await asyncio.sleep(0)
+        ended.append("ended")
+
+
+async def briefly(ended: list[str]) -> AsyncGenerator[None, None]:
+    """The same as a generator."""
+    await brief(ended)
+    yield
+
+
 def test_coroutines_run_beside_the_main_thread() -> None:
     """One after the other on the same loop, and their results come back."""
     with LoopThread() as loop:
@@ -71,6 +128,21 @@ def test_ctrl_c_cancels_the_coroutine_and_waits_for_its_end() -> None:
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.mark.parametrize("act", [run, stream])
+def test_ctrl_c_at_any_moment_leaves_nothing_running(act: Callable[[LoopThread, list[str]], None]) -> None:
+    """Wherever it comes, what has begun has ended when the main thread goes on."""
+    with LoopThread() as loop:
+        for place in itertools.count(1):
+            ended = list[str]()
+            with suppress(KeyboardInterrupt), Interruption(place) as interruption:
+                act(loop, ended)
+            assert ended in ([], ["begun", "ended"]), place
+            if interruption.left > 0:
+                break
+        assert place > 10
+        assert loop.run(in_thread())
+
+
 def test_a_signal_that_breaks_no_wait_off_is_noticed_all_the_same(terminal: Callable[..., Any]) -> None:
     """Else Ctrl-C would now and then have no effect until the next key."""
     waiting = terminal("-c", WAITING, program=[sys.executable])
@@ -92,44 +164,33 @@ async def counting(ended: list[str], last: int | None = None) -> AsyncGenerator[
         ended.append("closed")
 
 
-def taken(stream: Stream[int], got: list[int], *, is_interrupted: bool = False) -> None:
+def taken(
+    items: AbstractContextManager[Stream[int]], got: list[int], done: list[str], *, is_interrupted: bool = False
+) -> None:
     """Take all that comes; Ctrl-C is pressed in the first moment in which nothing does."""
-    with stream:
-        for batch in stream:
-            got += batch
-            if is_interrupted and not batch:
-                os.kill(os.getpid(), signal.SIGINT)
+    with items as stream:
+        try:
+            for batch in stream:
+                got += batch
+                if is_interrupted and not batch:
+                    os.kill(os.getpid(), signal.SIGINT)
+                    done.append("whole")
+        finally:
+            stream.end()
+            got += stream.rest()
 
 
 def test_a_stream_gives_all_items_in_order() -> None:
     """And raises what the generator raises, after what came before."""
     ended, got = list[str](), list[int]()
     with LoopThread() as loop, pytest.raises(ValueError, match="broken"):
-        taken(loop.stream(counting(ended, 3)), got)
+        taken(loop.stream(counting(ended, 3)), got, ended)
     assert (got, ended) == ([0, 1, 2, 3], ["closed"])
 
 
 def test_ctrl_c_ends_a_stream_and_loses_nothing_of_it() -> None:
-    """The generator is closed before anything else happens."""
-    ended, got = list[str](), list[int]()
-    with LoopThread() as loop:
-        stream = loop.stream(counting(ended))
-        with pytest.raises(KeyboardInterrupt):
-            taken(stream, got, is_interrupted=True)
-        assert ended == ["closed"]
-        assert got + stream.rest() == [0, 1, 2, 3, 4]
-
-
-def interrupted_while_held(loop: LoopThread, done: list[str]) -> None:
-    """Ctrl-C in the middle of something."""
-    with loop.held():
-        os.kill(os.getpid(), signal.SIGINT)
-        done.append("whole")
-
-
-def test_what_is_held_is_done_whole() -> None:
-    """Ctrl-C comes after it."""
-    done = list[str]()
+    """What is being done with its items is done whole, and the generator is closed before anything else happens."""
+    ended, got, done = list[str](), list[int](), list[str]()
     with LoopThread() as loop, pytest.raises(KeyboardInterrupt):
-        interrupted_while_held(loop, done)
-    assert done == ["whole"]
+        taken(loop.stream(counting(ended)), got, done, is_interrupted=True)
+    assert (got, ended, set(done)) == ([0, 1, 2, 3, 4], ["closed"], {"whole"})

@@ -88,8 +88,8 @@ def quiet_terminal(source: TextIO | None = None) -> Iterator[None]:
         return
     quiet = [*before]
     quiet[3] = (before[3] & ~(termios.ECHO | termios.ICANON)) | termios.ISIG | termios.NOFLSH
-    termios.tcsetattr(source.fileno(), termios.TCSANOW, quiet)
     try:
+        termios.tcsetattr(source.fileno(), termios.TCSANOW, quiet)
         yield
     finally:
         with suppress(termios.error):

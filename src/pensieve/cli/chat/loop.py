@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterator
 from concurrent.futures import Future
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing, contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
@@ -31,7 +31,6 @@ class LoopThread:
         self._loop = self._runner.get_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="pensieve-loop", daemon=True)
         self._signals = Signals(self._loop)
-        self._task: asyncio.Task[Any] | None = None
 
     def __enter__(self) -> Self:
         self._signals.start()
@@ -42,17 +41,22 @@ class LoopThread:
         """Hear of signals again, after somebody else did."""
         self._signals.listen()
 
-    def held(self) -> AbstractContextManager[None]:
-        """What stands inside is done whole: Ctrl-C is raised after it."""
-        return self._signals.held()
-
     def start(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
         """Run beside everything else; the loop's end cancels it."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
-    def stream(self, items: AsyncGenerator[Item, None]) -> Stream[Item]:
-        """The items, for the main thread; see `Stream`."""
-        return Stream(self, items)
+    @contextmanager
+    def stream(self, items: AsyncGenerator[Item, None]) -> Iterator[Stream[Item]]:
+        """The items, for the main thread. At the end, and by Ctrl-C, the generator is closed; then Ctrl-C is raised."""
+        stream = Stream(_Job(self._loop), items)
+        with self._signals.given_to(stream.interrupt):
+            stream.begin()
+            try:
+                yield stream
+            finally:
+                stream.end()
+        if stream.is_interrupted:
+            raise KeyboardInterrupt
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -64,57 +68,71 @@ class LoopThread:
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """The coroutine's result. Ctrl-C cancels it, waits for its end, and is raised then."""
-        ended = asyncio.run_coroutine_threadsafe(self._ended(coroutine), self._loop)
-        is_cancelled = False
-        while True:
-            try:
-                task = ended.result()
-                break
-            except KeyboardInterrupt:
-                # Only once: a second cancellation would hit the cleaning up.
-                if not is_cancelled:
-                    self._loop.call_soon_threadsafe(self._cancel)
-                is_cancelled = True
+        job = _Job[Result](self._loop)
+        with self._signals.given_to(job.cancel):
+            task = job.begin(coroutine).result()
         if task.cancelled():
             raise KeyboardInterrupt
         return task.result()
 
-    async def _ended(self, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        task = self._loop.create_task(coroutine)
-        self._task = task
-        await asyncio.wait({task})
-        return task
+
+class _Job(Generic[Result]):
+    """A coroutine on the loop, which the main thread may cancel at any time, also before it has begun."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._task: asyncio.Task[Result] | None = None
+        self._is_cancelled = False
+
+    def begin(self, coroutine: Coroutine[Any, Any, Result]) -> Future[asyncio.Task[Result]]:
+        """Its task, once that has ended."""
+        return asyncio.run_coroutine_threadsafe(self._run(coroutine), self._loop)
+
+    def cancel(self) -> None:
+        """Cancel it, only once: a second cancellation would hit the tidying up."""
+        self._loop.call_soon_threadsafe(self._cancel)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+        self._task = asyncio.create_task(coroutine)
+        if self._is_cancelled:
+            self._task.cancel()
+        await asyncio.wait({self._task})
+        return self._task
 
     def _cancel(self) -> None:
-        if self._task is not None:
+        if self._task is not None and not self._is_cancelled:
             self._task.cancel()
+        self._is_cancelled = True
 
 
 class Stream(Generic[Item]):
-    """Items of an asynchronous generator as lists, some a frame; an empty list says that time has passed.
+    """Items of an asynchronous generator as lists, some a frame; an empty list says that time has passed."""
 
-    A context manager: its end closes the generator and waits for that. What had come until then is `rest`.
-    """
-
-    def __init__(self, loop: LoopThread, items: AsyncGenerator[Item, None]) -> None:
-        self._loop = loop
+    def __init__(self, job: _Job[None], items: AsyncGenerator[Item, None]) -> None:
+        self._job = job
+        self._items = items
         self._queue: queue.SimpleQueue[Item] = queue.SimpleQueue()
-        self._task: asyncio.Task[None] | None = None
-        self._ended = loop.start(self._run(items))
+        self._ended: Future[asyncio.Task[None]] = Future()
+        self.is_interrupted = False
+        """Whether Ctrl-C came meanwhile."""
 
-    def __enter__(self) -> Self:
-        return self
+    def begin(self) -> None:
+        """Have the first item made."""
+        self._ended = self._job.begin(self._pump())
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with self._loop.held():
-            if not self._ended.done():
-                self._loop.start(self._cancel())
-            concurrent.futures.wait([self._ended])
+    def interrupt(self) -> None:
+        """Close the generator, because of Ctrl-C."""
+        self.is_interrupted = True
+        self._job.cancel()
+
+    def end(self) -> None:
+        """Close the generator, and wait for that; what came until then is `rest`. Safe to call twice."""
+        if not self._ended.done():
+            self._job.cancel()
+        concurrent.futures.wait([self._ended])
 
     def __iter__(self) -> Iterator[list[Item]]:
-        """Until the generator ends; raises what it raises."""
+        """Until the generator ends; raises what it raises, and `KeyboardInterrupt` where it was interrupted."""
         while not self._ended.done():
             try:
                 first = [self._queue.get(timeout=FRAME_SECONDS)]
@@ -125,7 +143,10 @@ class Stream(Generic[Item]):
                 concurrent.futures.wait([self._ended], FRAME_SECONDS)  # what comes meanwhile goes with the next
         if left := self.rest():
             yield left
-        self._ended.result().result()
+        task = self._ended.result()
+        if task.cancelled():
+            raise KeyboardInterrupt
+        task.result()
 
     def rest(self) -> list[Item]:
         """What has come and was not given out."""
@@ -136,16 +157,7 @@ class Stream(Generic[Item]):
             except queue.Empty:
                 return items
 
-    async def _run(self, items: AsyncGenerator[Item, None]) -> asyncio.Task[None]:
-        self._task = asyncio.create_task(self._pump(items))
-        await asyncio.wait({self._task})
-        return self._task
-
-    async def _pump(self, items: AsyncGenerator[Item, None]) -> None:
-        async with aclosing(items):
-            async for item in items:
+    async def _pump(self) -> None:
+        async with aclosing(self._items):
+            async for item in self._items:
                 self._queue.put(item)
-
-    async def _cancel(self) -> None:
-        if self._task is not None:
-            self._task.cancel()

@@ -105,18 +105,19 @@ class Repl:
 
     def _draw(self, events: AsyncGenerator[Event, None]) -> None:
         """Draw an answer; whatever ends it, all that had come until then is drawn."""
-        with quiet_terminal() if self._is_interactive else nullcontext():
+        shown = whole(events) if self._desk.is_whole else events
+        with (
+            quiet_terminal() if self._is_interactive else nullcontext(),
+            self._desk.loop.stream(shown) as stream,
+        ):
             self._begin()
-            stream = self._desk.loop.stream(whole(events) if self._desk.is_whole else events)
             try:
-                with stream:
-                    for batch in stream:
-                        with self._desk.loop.held():
-                            self._show(batch)
+                for batch in stream:
+                    self._show(batch)
             finally:
-                with self._desk.loop.held():
-                    self._show(stream.rest())
-                    self._screen.end()
+                stream.end()
+                self._show(stream.rest())
+                self._screen.end()
 
     def _begin(self) -> None:
         self._meter.begin()

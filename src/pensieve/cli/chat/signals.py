@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn
@@ -30,16 +30,14 @@ class Signals:
         self._loop = loop
         self._main = threading.get_ident()
         self._is_pending = False
-        self._is_held = False
-        self._is_owed = False
-        """Whether an interruption came while they were held."""
+        self._taker: Callable[[], None] | None = None
         self._ours, self._theirs = socket.socketpair()
         self._ours.setblocking(False)
         self._theirs.setblocking(False)
         self._handlers: Mapping[signal.Signals, Any] = {signal.SIGINT: self._interrupt, signal.SIGTERM: self._terminate}
 
     def start(self) -> None:
-        """From now on, SIGINT raises KeyboardInterrupt and SIGTERM raises SystemExit."""
+        """From now on, SIGINT raises KeyboardInterrupt, where nobody takes it, and SIGTERM raises SystemExit."""
         self._old_handlers = {number: signal.signal(number, handler) for number, handler in self._handlers.items()}
         self._old_descriptor = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
         self._loop.call_soon_threadsafe(self._loop.add_reader, self._ours, self._hear)
@@ -49,16 +47,13 @@ class Signals:
         signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """What stands inside is done whole: an interruption is raised after it."""
-        self._is_held = True
+    def given_to(self, taker: Callable[[], None]) -> Iterator[None]:
+        """Inside, an interruption calls `taker` and is not raised: what stands there is never left half done."""
+        before, self._taker = self._taker, taker
         try:
             yield
         finally:
-            self._is_held = False
-            is_owed, self._is_owed = self._is_owed, False
-        if is_owed:
-            raise KeyboardInterrupt
+            self._taker = before
 
     def stop(self) -> None:
         """Put everything back; the loop must have stopped."""
@@ -72,10 +67,9 @@ class Signals:
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         del number, frame
         self._loop.call_soon_threadsafe(self._settle)
-        if self._is_held:
-            self._is_owed = True
-            return
-        raise KeyboardInterrupt
+        if self._taker is None:
+            raise KeyboardInterrupt
+        self._taker()
 
     def _terminate(self, number: int, frame: FrameType | None) -> NoReturn:
         del number, frame
