@@ -125,7 +125,8 @@ def measure(home: Home, arguments: argparse.Namespace) -> tuple[dict[str, list[f
             batch_id = create(client)
             found["with"] += Clients(url, arguments.words).run(arguments.seconds)
             done = num_done(client, batch_id)
-            print(f"{done} of {NUM_REQUESTS} were answered beside live clients", flush=True)
+            so_far = ", ".join(f"{report.median(found[name]) * 1e3:.0f} ms {name} a batch" for name in found)
+            print(f"{so_far}; {done} of {NUM_REQUESTS} were answered beside live clients", flush=True)
             cancel(client, batch_id)
         batch_id = create(client)
         while num_done(client, batch_id) < NUM_REQUESTS // 4:

@@ -36,6 +36,15 @@ def test_a_batch_comes_to_an_end_where_clients_never_pause() -> None:
     assert not seen(num_live=8, waited_seconds=11.0).may_begin
 
 
+def test_where_clients_used_every_place_their_prompts_stay_in_the_cache() -> None:
+    """For two minutes only a starving batch begins one request, once a minute."""
+    crowded = {"num_live_lately": 8, "quiet_seconds": 30.0}
+    assert not seen(**crowded, waited_seconds=59.0).may_begin
+    assert seen(**crowded, waited_seconds=61.0) == Room(1, is_for_patient=True, is_hungry=True)
+    assert not seen(**crowded, num_live=3, waited_seconds=11.0).may_begin
+    assert seen(num_live_lately=8) == Room(8)
+
+
 def test_after_a_live_answer_batches_take_a_part() -> None:
     """Not at once: a tool loop comes back."""
     assert seen(quiet_seconds=0.1) == Room(2, may_begin=False)

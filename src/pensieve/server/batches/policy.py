@@ -17,6 +17,8 @@ PATIENCE = 3
 """A request that made way so often is let run beside live ones where a place is left: else it would never end."""
 HUNGRY_SECONDS = 10.0
 """Where clients never pause, one request may begin beside them after so long without any: a batch must end."""
+CROWDED_HUNGRY_SECONDS = 60.0
+"""The same where clients lately used every place: what a batch begins then takes a session's prompt from the cache."""
 MOST_PLACES = 16
 
 
@@ -26,6 +28,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     num_places: int
     """Requests that the engine answers at once."""
     num_live: int
+    num_live_lately: int = 0
+    """The most live requests at once in the last `ALONE_SECONDS`."""
     num_running: int
     """Requests of batches that are under way."""
     quiet_seconds: float
@@ -52,11 +56,9 @@ def room(view: View) -> Room:
     """What batches may take, from what live requests and memory leave."""
     if view.level in {"Critical", "Emergency"}:
         return Room(0, may_begin=False)
-    if view.num_live:
-        has_place = view.num_live < view.num_places
-        is_hungry = has_place and view.waited_seconds >= HUNGRY_SECONDS
-        may_begin = has_place and _may_begin(view)
-        return Room(int(has_place), is_for_patient=True, is_hungry=is_hungry, may_begin=may_begin)
+    is_crowded = view.num_live_lately >= view.num_places
+    if view.num_live or (is_crowded and view.quiet_seconds < ALONE_SECONDS):
+        return _beside(view, is_crowded=is_crowded)
     if view.quiet_seconds >= ALONE_SECONDS:
         return Room(min(view.num_places, MOST_PLACES), may_begin=_may_begin(view))
     share = max(1, min(view.num_places, MOST_PLACES) // SHARE)
@@ -66,6 +68,13 @@ def room(view: View) -> Room:
 def may_change_model(view: View) -> bool:
     """Whether a batch may have another model loaded than the one that people use."""
     return not view.num_live and view.quiet_seconds >= ALONE_SECONDS
+
+
+def _beside(view: View, *, is_crowded: bool) -> Room:
+    has_place = view.num_live < view.num_places
+    is_hungry = has_place and view.waited_seconds >= (CROWDED_HUNGRY_SECONDS if is_crowded else HUNGRY_SECONDS)
+    may_begin = has_place and _may_begin(view) and (is_hungry or not is_crowded)
+    return Room(int(has_place), is_for_patient=True, is_hungry=is_hungry, may_begin=may_begin)
 
 
 def _may_begin(view: View) -> bool:

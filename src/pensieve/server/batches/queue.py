@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,7 +25,7 @@ from pensieve.errors import (
     WorkerFailed,
 )
 from pensieve.inference.router import Router
-from pensieve.server.batches.policy import PATIENCE, Room, View, may_change_model, room
+from pensieve.server.batches.policy import ALONE_SECONDS, PATIENCE, Room, View, may_change_model, room
 from pensieve.server.batches.store import MAX_ATTEMPTS, BatchStore, Place, Waiting
 from pensieve.server.ledger import Ledger
 from pensieve.server.middleware import as_error
@@ -78,6 +78,8 @@ class BatchQueue:
         self._times_made_way: Counter[Place] = Counter()
         self._paused_until_seconds = 0.0
         self._worked_seconds = time.monotonic()
+        self._crowds: deque[tuple[float, int]] = deque()
+        """When so many live requests ran at once; falling numbers, as later larger ones make earlier ones forgotten."""
         self._wake = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._is_stopped = False
@@ -174,6 +176,7 @@ class BatchQueue:
         return View(
             num_places=self._router.num_places,
             num_live=len(self._ledger.live),
+            num_live_lately=self._num_live_lately(now),
             num_running=len(self._runs),
             quiet_seconds=now - self._ledger.live_seconds,
             waited_seconds=now - self._worked_seconds,
@@ -181,8 +184,17 @@ class BatchQueue:
             is_paused=now < self._paused_until_seconds,
         )
 
+    def _num_live_lately(self, now_seconds: float) -> int:
+        while self._crowds and self._crowds[0][0] < now_seconds - ALONE_SECONDS:
+            self._crowds.popleft()
+        return max(len(self._ledger.live), self._crowds[0][1] if self._crowds else 0)
+
     def _on_live_change(self) -> None:
         """Somebody came or went: who must make way does so before the engine hears of the newcomer."""
+        num_live = len(self._ledger.live)
+        while self._crowds and self._crowds[-1][1] <= num_live:
+            self._crowds.pop()
+        self._crowds.append((time.monotonic(), num_live))
         if self._runs:
             self._make_way(room(self._view()))
         self._wake.set()
