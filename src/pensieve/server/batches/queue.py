@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 TICK_SECONDS = 0.25
 """While something waits."""
+HOUSEKEEPING_SECONDS = 1.0
+"""Between two questions to the file that nothing gave reason for: clients are waiting for the processor."""
 REST_SECONDS = 300.0
 """While nothing does: results grow old slowly."""
 TROUBLE_SECONDS = 30.0
@@ -83,6 +85,8 @@ class BatchQueue:
         self._wake = asyncio.Event()
         self._work: asyncio.Task[None] | None = None
         self._is_stopped = False
+        self._has_changed = True
+        self._housekeeping_seconds = 0.0
 
     @property
     def num_running(self) -> int:
@@ -112,6 +116,7 @@ class BatchQueue:
 
     def changed(self) -> None:
         """There is something to do."""
+        self._has_changed = True
         self._wake.set()
 
     async def _ask(self, act: Callable[[BatchStore], T]) -> T:
@@ -147,6 +152,19 @@ class BatchQueue:
 
     async def _step(self) -> float:
         """Do what is due; gives the time until the next look."""
+        if self._has_changed or time.monotonic() >= self._housekeeping_seconds:
+            self._has_changed = False
+            rest_seconds = await self._keep_house()
+            if rest_seconds is not None:
+                return rest_seconds
+            self._housekeeping_seconds = time.monotonic() + HOUSEKEEPING_SECONDS
+        view = self._view()
+        self._make_way(room(view))
+        await self._begin(view)
+        return TICK_SECONDS
+
+    async def _keep_house(self) -> float | None:
+        """End what is over; gives how long to rest, or None where something waits."""
         if self._store is None and not await asyncio.to_thread(self._path.exists):
             return REST_SECONDS
         if not await self._ask(lambda store: store.own()):
@@ -158,10 +176,7 @@ class BatchQueue:
         if not await self._ask(lambda store: store.num_waiting()):
             self._times_made_way.clear()
             return REST_SECONDS
-        view = self._view()
-        self._make_way(room(view))
-        await self._begin(view)
-        return TICK_SECONDS
+        return None
 
     def _on_broken(self, work: asyncio.Task[None]) -> None:
         """A mistake of ours ended the loop: it is logged, and the loop goes on later."""
@@ -197,7 +212,6 @@ class BatchQueue:
         self._crowds.append((time.monotonic(), num_live))
         if self._runs:
             self._make_way(room(self._view()))
-        self._wake.set()
 
     def _make_way(self, allowed: Room) -> None:
         runs = list(self._runs.values())
@@ -281,7 +295,7 @@ class BatchQueue:
         if error is not None:  # a mistake of ours, or the file failed: it is counted as an attempt, and tried again
             as_error(error, f"batch {run.waiting.uid}/{place.at}")
             self._pause(TROUBLE_SECONDS)
-        self._wake.set()
+        self.changed()
 
     async def _end(self, runs: Iterable[Run]) -> None:
         tasks = [run.task for run in tuple(runs)]

@@ -10,7 +10,6 @@ from starlette.types import Receive, Scope, Send
 
 from pensieve.messages import Json
 from pensieve.server.batches.queue import BatchQueue
-from pensieve.server.endpoints import LARGE_BODY_BYTES
 from pensieve.server.envelope import send_json
 from pensieve.server.guards import keys_in
 from pensieve.server.terminal_keys import digest
@@ -63,9 +62,7 @@ class AllBatches(BatchRoute):
         await send_json(send, encode_batches([_encoded(request, batch) for batch in batches], has_more=has_more))
 
     async def _create(self, request: Request, owner: str, send: Send) -> None:
-        body = await request.body()
-        is_large = len(body) >= LARGE_BODY_BYTES
-        entries = await asyncio.to_thread(decode_create, body) if is_large else decode_create(body)
+        entries = await asyncio.to_thread(decode_create, await request.body())
         now = self.queue.now()
         batch = await self.queue.ask(lambda store: store.create(owner, entries, now))
         self.queue.changed()
