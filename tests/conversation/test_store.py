@@ -16,6 +16,7 @@ from pensieve.messages import DocumentPart, ImagePart, Message, TextPart, Thinki
 
 from .talks import talk, turn
 
+MOMENT = datetime(2030, 1, 1, tzinfo=UTC)
 QUESTION, ANSWER = say("user", "Where is the lighthouse?"), say("assistant", "On the northern cliff.")
 
 
@@ -172,6 +173,16 @@ def test_pieces_that_nobody_goes_on_with_become_a_turn(tmp_path: Path) -> None:
     with ConversationStore(path, lambda: moment + timedelta(hours=1)) as store:
         assert [hit.turn for hit in store.search("halfway")] == [turn.id]
         assert store.open(1) == kept
+
+
+def test_an_answer_that_another_program_settled_is_kept_once(tmp_path: Path) -> None:
+    """As after a machine slept in the middle of it: the whole answer takes the place of its beginning."""
+    with ConversationStore(tmp_path / "conversations.db", lambda: MOMENT) as store:
+        turn = store.begin_turn(store.create().id, [QUESTION])
+        store.extend(turn.id, [TextDelta("On the")])
+        ConversationStore(store.path, lambda: MOMENT + timedelta(hours=1)).close()
+        kept = store.finish(turn.id, [say("assistant", "On the cliff.")])
+    assert kept.messages == (QUESTION, say("assistant", "On the cliff."))
 
 
 def test_a_number_beyond_all_bounds_is_told(store: ConversationStore) -> None:

@@ -81,7 +81,7 @@ def insert_turn(connection: sqlite3.Connection, conversation_id: int, turn: Turn
 def replace_turn(connection: sqlite3.Connection, turn: Turn) -> None:
     """Write what became of the turn, in the place of its pieces."""
     connection.execute(_UPDATE_TURN, (*_values(turn), turn.id))
-    connection.execute("DELETE FROM pieces WHERE turn = ?", (turn.id,))
+    delete_pieces(connection, turn.id)
     key = words_key(turn.created, turn.id)
     connection.execute("DELETE FROM words WHERE rowid = ?", (key,))
     _index_words(connection, key, turn)
@@ -102,6 +102,11 @@ def delete_conversation(connection: sqlite3.Connection, conversation_id: int) ->
     connection.execute("DELETE FROM titles WHERE rowid = ?", (conversation_id,))
     if not connection.execute("DELETE FROM conversations WHERE id = ?", (conversation_id,)).rowcount:
         raise ConversationNotFound(f"conversation {conversation_id}")
+
+
+def delete_pieces(connection: sqlite3.Connection, turn_id: int) -> None:
+    """Delete what was written of an answer that did not end."""
+    connection.execute("DELETE FROM pieces WHERE turn = ?", (turn_id,))
 
 
 def insert_piece(connection: sqlite3.Connection, turn_id: int, moment: datetime, events: bytes) -> None:

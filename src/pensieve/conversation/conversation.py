@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from pensieve.generation import FinishReason, Timings, Usage
-from pensieve.messages import Message, say
+from pensieve.messages import Message, RedactedThinkingPart, ThinkingPart, say
 
 TITLE_CHARACTERS = 60
 
@@ -40,8 +40,14 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def answer(self) -> Message | None:
-        """The model's last words; None: there was no answer."""
-        return next((message for message in reversed(self.messages) if message.role == "assistant"), None)
+        """The model's last words; None: there was no answer, or thinking alone."""
+        return next((message for message in reversed(self.messages) if _is_answer(message)), None)
+
+    @property
+    def asked(self) -> tuple[Message, ...]:
+        """The messages up to the last that is not the model's."""
+        num_said = next((back for back, each in enumerate(reversed(self.messages)) if each.role != "assistant"), 0)
+        return self.messages[: len(self.messages) - num_said]
 
     @property
     def text(self) -> str:
@@ -113,6 +119,13 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime
     updated: datetime
     num_turns: int
+
+
+def _is_answer(message: Message) -> bool:
+    thinking = ThinkingPart | RedactedThinkingPart
+    return message.role == "assistant" and not (
+        message.parts and all(isinstance(part, thinking) for part in message.parts)
+    )
 
 
 def title_of(messages: tuple[Message, ...]) -> str:

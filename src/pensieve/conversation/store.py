@@ -178,10 +178,15 @@ class ConversationStore:
         """Keep a turn that is already whole, in the way of `begin_turn`; raises `ConversationNotFound`."""
         return self._keep(conversation_id, self._draft(messages, model, is_summary=is_summary), parent)
 
-    def extend(self, turn_id: int, events: Iterable[GenerationEvent]) -> None:
-        """Keep the next events of the answer: cheap, however long it is already. Raises `ConversationNotFound`."""
+    def extend(self, turn_id: int, events: Iterable[GenerationEvent], *, is_anew: bool = False) -> None:
+        """Keep the next events of the answer: cheap, however long it is already; anew: in the place of those before.
+
+        Raises `ConversationNotFound`.
+        """
         lean = tuple(TextDelta(event.text) if isinstance(event, TextDelta) else event for event in events)
         with self._database.writing(is_durable=False) as connection:
+            if is_anew:
+                changes.delete_pieces(connection, turn_id)
             changes.insert_piece(connection, turn_id, self._clock(), rows.encoded(lean))
 
     def finish(
@@ -198,9 +203,8 @@ class ConversationStore:
         """
         with self._database.writing() as connection:
             turn = queries.turn(connection, turn_id, with_pieces=answer is None)
-            turn = msgspec.structs.replace(
-                turn, messages=(*turn.messages, *(answer or ())), is_interrupted=is_interrupted
-            )
+            asked = turn.asked if answer else turn.messages  # another program may have settled its pieces
+            turn = msgspec.structs.replace(turn, messages=(*asked, *(answer or ())), is_interrupted=is_interrupted)
             if finished is not None:
                 turn = msgspec.structs.replace(
                     turn, usage=finished.usage, timings=finished.timings, reason=finished.reason

@@ -33,7 +33,7 @@ def label(turn: Turn, message: Message) -> str:
         case "system":
             return "System"
         case "assistant":
-            mark = " (interrupted)" if turn.is_interrupted and message is turn.answer else ""
+            mark = " (interrupted)" if turn.is_interrupted and message is turn.messages[-1] else ""
             return (one_line(turn.model) or "Model") + mark
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
@@ -31,7 +32,7 @@ from pensieve.errors import (
 from pensieve.generation import TextDelta
 from pensieve.inference.script import Delay, Fail, Say, Script, Think, Turn
 from pensieve.inference.scripted import ScriptedBackend
-from pensieve.messages import say
+from pensieve.messages import Message, TextPart, ThinkingPart, say
 
 SYSTEM = say("system", "Be brief.")
 CRASH = Fail("WorkerCrashed", {"model": "scripted", "exit_status": "killed"})
@@ -125,6 +126,21 @@ async def test_a_question_stopped_before_a_word_of_answer_waits(made: Made, step
     assert kept.children(None) == kept.turns
 
 
+async def test_thinking_is_kept_though_no_answer_came(made: Made) -> None:
+    """The question still waits; asked again, it is another branch."""
+    thoughts = Turn(steps=(Think("hm"), Fail("BackendFailure", {"problem": "x"})))
+    session, backend = made.session(Script(turns=(thoughts, Turn(steps=(Say("yes"),)))))
+    with pytest.raises(BackendFailure):
+        await submit(session, "slow")
+    kept = await made.archive.do(lambda store: store.open(1))
+    assert kept.turns[0].messages == (say("user", "slow"), Message("assistant", (ThinkingPart("hm"),)))
+    assert session.unanswered == say("user", "slow")
+    await session.again()
+    assert [event async for event in session.answer()]
+    assert (backend.requests[-1].messages, answers(session)) == ((SYSTEM, say("user", "slow")), ["yes"])
+    assert len((await made.archive.do(lambda store: store.open(1))).turns) == 2
+
+
 async def test_an_answer_that_failed_can_be_asked_for_again(made: Made) -> None:
     """What came of it stays a branch, and is not sent."""
     script = Script(
@@ -152,6 +168,19 @@ async def test_a_worker_that_crashed_is_asked_once_more(made: Made) -> None:
     assert len(backend.requests) == 2
     kept = await made.archive.do(lambda store: store.open(1))
     assert kept.turns == session.turns
+
+
+async def test_a_second_try_takes_the_place_of_the_first_one_also_on_the_disk(made: Made) -> None:
+    """If the program is killed in the middle of it, only its own words are found."""
+    second = Turn(steps=(Say("whole"), Delay(3600.0)))
+    session, _ = made.session(Script(turns=(Turn(steps=(Say("half "), Delay(0.05), CRASH)), second)))
+    async with aclosing(session.submit("question")) as events:
+        async for event in events:
+            if event == TextDelta("whole"):
+                break
+        await asyncio.sleep(0)
+        kept = await made.archive.do(lambda store: store.open(1))
+        assert kept.turns[0].text == "question\n\nwhole"
 
 
 async def test_it_is_not_asked_a_third_time(made: Made) -> None:
@@ -218,6 +247,27 @@ async def test_what_left_stays_out_so_that_the_prompt_keeps_its_beginning(made: 
     assert 1 <= changed <= 4
 
 
+async def test_a_conversation_that_outgrew_the_context_is_gone_on_with(made: Made) -> None:
+    """The last prompt's length says nothing then: turns had left it that are in the next one again."""
+    script = Script(turns=(Turn(steps=(Say("word " * 80),)),), context_tokens=1200)
+    session, _ = made.session(script)
+    for number in range(12):
+        await submit(session, f"question {number}")
+    assert session.window.num_left > 0
+    later, _ = made.session(script)
+    await later.open(1)
+    assert any(isinstance(event, Forgot) for event in await submit(later, "one more"))
+
+
+async def test_what_is_told_first_counts_anew_when_it_changes(made: Made) -> None:
+    """A longer one may leave no room for the oldest turns."""
+    session, _ = made.session(Script(turns=(Turn(steps=(Say("word " * 80),)),), context_tokens=1200))
+    for number in range(4):
+        await submit(session, f"question {number}")
+    await session.set_system("word " * 700)
+    assert any(isinstance(event, Forgot) for event in await submit(session, "one more"))
+
+
 async def test_a_question_longer_than_the_context_fails_and_forgets_nothing(made: Made) -> None:
     """No forgetting could make room for it."""
     session, _ = made.session(Script(turns=(Turn(steps=(Say("yes"),)),), context_tokens=10))
@@ -240,6 +290,16 @@ async def test_a_summary_stands_for_what_was_said(made: Made) -> None:
     assert answers(session) == ["one", "We counted.", "two"]
 
 
+async def test_a_summary_is_not_asked_for_as_a_question(made: Made) -> None:
+    """What to do instead is said."""
+    session, _ = made.session(Script.saying("one", "We counted."))
+    await submit(session, "first")
+    assert [event async for event in session.compact()]
+    with pytest.raises(UsageError, match="/undo takes it back"):
+        await session.again()
+    assert answers(session) == ["one", "We counted."]
+
+
 @pytest.mark.parametrize("turn", [Turn(), Turn(steps=(Say("again"),), finish="repetition")], ids=["none", "a loop"])
 async def test_what_is_no_summary_changes_nothing(made: Made, turn: Turn) -> None:
     """The conversation goes on as it was."""
@@ -259,6 +319,16 @@ async def test_a_new_conversation_begins_without_the_old_one(made: Made) -> None
     assert backend.requests[1].messages == (SYSTEM, say("user", "second"))
     assert backend.requests[0].affinity_key != backend.requests[1].affinity_key
     assert [each.title for each in await made.archive.do(lambda store: store.list())] == ["second", "first"]
+
+
+async def test_what_is_attached_goes_with_the_next_question_also_of_a_new_conversation(made: Made) -> None:
+    """As was said when it was attached."""
+    session, backend = made.session(Script.saying("one"))
+    session.attachments = (TextPart("a file"),)
+    session.new()
+    await submit(session, "first")
+    assert backend.requests[0].messages[-1].parts == (TextPart("a file"), TextPart("first"))
+    assert session.attachments == ()
 
 
 async def test_a_conversation_is_gone_on_with_in_another_session(made: Made) -> None:

@@ -6,6 +6,7 @@ Knows no backend and no terminal.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -54,6 +55,8 @@ class Recorder:
         self._archive = archive
         self._turn = turn
         self._fresh: list[GenerationEvent] = []
+        self._is_anew = False
+        """Whether what was kept so far goes when the next events come."""
         self._writing: asyncio.Task[None] | None = None
         self._has_failed = False
 
@@ -65,20 +68,26 @@ class Recorder:
         if self._writing is None or self._writing.done():
             self._writing = asyncio.create_task(self._write())
 
+    def begin_anew(self) -> None:
+        """The answer begins once more: what had come of it is kept only until the first of its words."""
+        self._fresh, self._is_anew = [], True
+
     async def finish(self, answer: Message, finished: Finished | None) -> Turn:
         """Keep the whole answer in the place of its pieces; raises what the store raises."""
         if self._writing is not None:
             await self._writing
-        answers = (answer,) if answer.text else ()
+        answers = (answer,) if answer.parts else ()
         return await self._archive.do(
             lambda store: store.finish(self._turn.id, answers, finished=finished, is_interrupted=finished is None)
         )
 
     async def _write(self) -> None:
         while self._fresh:
-            events, self._fresh = self._fresh, []
+            events, is_anew = self._fresh, self._is_anew
+            self._fresh, self._is_anew = [], False
+            extend = functools.partial(ConversationStore.extend, turn_id=self._turn.id, events=events, is_anew=is_anew)
             try:
-                await self._archive.do(lambda store, events=events: store.extend(self._turn.id, events))  # type: ignore[misc]
+                await self._archive.do(extend)
             except PensieveError:
                 self._has_failed = True  # `finish` tries once more with everything, and tells
                 return

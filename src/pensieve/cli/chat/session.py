@@ -64,6 +64,8 @@ class ChatSession:
         self.last_request: GenerationRequest | None = None
         self.window = Window()
         self._pause = pause
+        self._measured: int | None = None
+        """The turn whose usage tells how long the prompt is; None where the model, or what comes first, is another."""
         self._conversation: Conversation | None = None
 
     @property
@@ -103,7 +105,9 @@ class ChatSession:
             await self.put(self.typed if text is None else text)
             return
         last = self._last()
-        if text is None and last.answer is None:
+        if last.is_summary:
+            raise UsageError("the last turn is a summary: /undo takes it back, /compact makes another")
+        if text is None and len(last.messages) == 1:
             return
         question = last.question or say("user", "")
         others = tuple(part for part in question.parts if not isinstance(part, TextPart))
@@ -121,6 +125,7 @@ class ChatSession:
                 async for event in events:
                     if isinstance(event, Retrying):
                         collector = Collector()
+                        recorder.begin_anew()
                     elif not isinstance(event, Forgot):
                         collector.add(event)
                         recorder.add(event)
@@ -152,14 +157,13 @@ class ChatSession:
 
     def use(self, backend: Backend, model: str) -> None:
         """Let another backend answer from the next question on."""
-        self.backend = backend
+        self.backend, self._measured = backend, None
         self.recipe = msgspec.structs.replace(self.recipe, model=model)
 
     def new(self) -> None:
-        """Begin a new conversation; the old one stays in the archive."""
-        self._conversation = None
+        """Begin a new conversation; the old one stays in the archive, and what is attached waits for a question."""
+        self._conversation = self._measured = None
         self.failed = self.typed = ""
-        self.attachments = ()
         self.window = Window()
 
     async def open(self, conversation_id: int) -> Conversation:
@@ -178,7 +182,7 @@ class ChatSession:
 
     async def set_system(self, system: str) -> None:
         """What the model is told before the conversation from now on."""
-        self.recipe = msgspec.structs.replace(self.recipe, system=system)
+        self.recipe, self._measured = msgspec.structs.replace(self.recipe, system=system), None
         if (here := self._conversation) is not None:
             await self.archive.do(lambda store: store.set_system(here.id, system))
             self._conversation = msgspec.structs.replace(here, system=system)
@@ -249,21 +253,14 @@ class ChatSession:
             return None  # nothing can leave; a question that is too long is refused with its numbers
         limits = await self.backend.limits()
         limit = limits.context_tokens
-        if not limit or (
-            not limits.is_planned and surely_fits(spoken[-1].usage, _num_bytes(question), limit, max_tokens)
-        ):
+        is_measured = self._measured == spoken[-1].id and not limits.is_planned
+        if not limit or (is_measured and surely_fits(spoken[-1].usage, _num_bytes(question), limit, max_tokens)):
             return None
 
         async def count(turns: Sequence[Turn]) -> int:
             return await self.backend.count_tokens(self._request(turns, question))
 
         return await self.window.fit(spoken, count, limit, max_tokens)
-
-    def _surely_fits(self, last: Turn, question: Message, limit_tokens: int) -> bool:
-        if last.model != self.recipe.model:
-            return False
-        num_bytes = _num_bytes(question) + len(self.recipe.system.encode())  # it may have changed since
-        return surely_fits(last.usage, num_bytes, limit_tokens, self.recipe.max_tokens)
 
     def _request(self, turns: Sequence[Turn], question: Message) -> GenerationRequest:
         said = (message for turn in turns for message in turn.messages)
@@ -302,6 +299,7 @@ class ChatSession:
             self._take(ended_here(turn, collector))
             raise
         self._take(ended)
+        self._measured = ended.id
 
     def _take(self, turn: Turn) -> None:
         self._conversation = self._here().with_turn(turn)
@@ -333,7 +331,7 @@ def ended_here(turn: Turn, collector: Collector) -> Turn:
     finished, answer = collector.finished, collector.message
     return msgspec.structs.replace(
         turn,
-        messages=(*turn.messages, answer) if answer.text else turn.messages,
+        messages=(*turn.messages, answer) if answer.parts else turn.messages,
         is_interrupted=finished is None,
         usage=turn.usage if finished is None else finished.usage,
         reason=None if finished is None else finished.reason,
