@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pensieve.inference.router import Router
 from pensieve.inference.scripted import Script, ScriptedBackend
 from pensieve.inference.supervision import MemoryStatus
 from pensieve.server.batches.queue import BatchQueue
-from pensieve.server.batches.store import Waiting
+from pensieve.server.batches.store import BatchStore, Waiting
 from pensieve.server.ledger import Ledger
 from pensieve.wire.anthropic.batches import Batch, Entry, errored
 from weather import Weather
@@ -175,6 +176,30 @@ async def test_a_batch_gets_on_beside_clients_that_never_pause(house: House) -> 
     assert (house.queue.num_running, house.told.begun) == (1, [0])
     house.told.go_on.set()
     assert (await house.until(uid, lambda batch: batch.num_done > 0)).outcomes == {"succeeded": 1}
+
+
+async def test_a_result_that_has_come_is_kept_though_a_client_comes(house: House) -> None:
+    """Making way throws nothing away that is done: the request is not begun again."""
+    house.told.go_on.clear()
+    uid = await house.make(1)
+    await house.told.has_begun.wait()
+    is_slow, may_write = threading.Event(), threading.Event()
+
+    def be_slow(_: BatchStore) -> None:
+        is_slow.set()
+        assert may_write.wait(60)
+
+    writing = asyncio.create_task(house.queue.ask(be_slow))
+    await asyncio.to_thread(is_slow.wait)
+    house.told.go_on.set()
+    await asyncio.sleep(0.01)
+    house.ledger.begin(living := Answering())
+    await asyncio.sleep(0.01)
+    may_write.set()
+    await writing
+    house.ledger.end(living)
+    await house.ended(uid)
+    assert house.told.begun == [0]
 
 
 async def test_no_room_is_no_failure(house: House) -> None:

@@ -202,3 +202,13 @@ def test_every_request_ends_with_exactly_one_result(
         assert ([place for place, _, _ in found], batch.num_done) == ([0, 1, 2], 3)
         assert all(life.kept.get(Place(number, at), result) == result for at, _, result in found)
     life.store.close()
+
+
+def test_words_of_a_deleted_batch_are_on_the_disk_no_more(tmp_path: Path, store: BatchStore) -> None:
+    """Neither in the file nor in the log beside it."""
+    secret = b'"the words of a secret"'
+    batch = store.create("me", [Entry("r", "m", secret)], 0.0)
+    answered(store)
+    assert any(secret in file.read_bytes() for file in tmp_path.iterdir())
+    store.delete("me", batch.id)
+    assert not any(secret in file.read_bytes() for file in tmp_path.iterdir())

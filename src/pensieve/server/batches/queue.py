@@ -120,7 +120,8 @@ class BatchQueue:
         self._wake.set()
 
     async def _ask(self, act: Callable[[BatchStore], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._act, act)
+        """What that gives; it is done even if nobody waits for it any more: a result that has come is never lost."""
+        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._thread, self._act, act))
 
     def _act(self, act: Callable[[BatchStore], T]) -> T:
         try:
@@ -227,12 +228,14 @@ class BatchQueue:
     async def _begin(self, view: View) -> None:
         allowed = room(view)
         num_free = allowed.num_runs - len(self._runs)
-        models = await self._models(view) if allowed.may_begin and num_free > 0 else frozenset()
+        besides = frozenset(self._runs)
+        patient = frozenset(place for place in self._times_made_way if self._is_patient(place)) - besides
+        is_choosy = allowed.is_for_patient and not allowed.is_hungry
+        if not allowed.may_begin or num_free <= 0 or (is_choosy and not patient):
+            return
+        models, only = await self._models(view), patient if is_choosy else None
         if not models:
             return
-        is_choosy = allowed.is_for_patient and not allowed.is_hungry
-        patient = frozenset(place for place in self._times_made_way if self._is_patient(place))
-        only, besides = patient if is_choosy else None, frozenset(self._runs)
         for waiting in await self._ask(lambda store: store.take(models, besides, num_free, only)):
             if allowed.is_hungry:
                 self._times_made_way[waiting.place] = PATIENCE

@@ -6,6 +6,7 @@ Synchronous, for one named thread. Times are Unix seconds that the caller gives.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import json
 import os
 import secrets
@@ -154,6 +155,7 @@ class BatchStore:
             if batch.ended_seconds is None:
                 raise InvalidRequest(f"{uid} has not ended: cancel it first")
             connection.execute("DELETE FROM batches WHERE id = ?", (number,))
+        self._database.clear_log()  # or its words would stay there
 
     def results(self, owner: str, uid: str, after: int, limit: int) -> tuple[tuple[int, str, bytes], ...]:
         """Place, custom id and result of requests after that place, in the order they were sent; raises `NotFound`."""
@@ -185,21 +187,15 @@ class BatchStore:
         self, models: Collection[str], besides: Collection[Place], limit: int, only: Collection[Place] | None = None
     ) -> tuple[Waiting, ...]:
         """The next requests for these models but those under way: batches take turns, each in its own order."""
+        # Only those that are taken are read whole: a queue may hold a gigabyte.
         sql = (
-            "SELECT requests.batch, place, uid, params, attempts + 1 FROM requests JOIN batches ON batches.id = batch"
-            " WHERE outcome IS NULL AND requests.model IN (SELECT value FROM json_each(?)) ORDER BY place, batch"
+            "SELECT batch, place FROM requests WHERE outcome IS NULL"
+            " AND model IN (SELECT value FROM json_each(?)) ORDER BY place, batch"
         )
-        taken: list[Waiting] = []
         with self._database.writing(is_durable=False) as connection:
-            for batch, at, uid, params, tried in connection.execute(sql, (json.dumps(sorted(models)),)):
-                place = Place(batch, at)
-                if len(taken) == limit:
-                    break
-                if place not in besides and (only is None or place in only):
-                    taken.append(Waiting(place, uid, params, tried))
-            counted = [(waiting.place.batch, waiting.place.at) for waiting in taken]
-            connection.executemany("UPDATE requests SET attempts = attempts + 1 WHERE batch = ? AND place = ?", counted)
-        return tuple(taken)
+            found = itertools.starmap(Place, connection.execute(sql, (json.dumps(sorted(models)),)))
+            wanted = (place for place in found if place not in besides and (only is None or place in only))
+            return tuple(_begun(connection, place) for place in tuple(itertools.islice(wanted, limit)))
 
     def put_back(self, place: Place) -> None:
         """The request was not answered, and that was not its fault."""
@@ -247,6 +243,16 @@ def _find(connection: sqlite3.Connection, owner: str, uid: str) -> tuple[int, Ba
     if row is None:
         raise NotFound(f"batch {uid[:100]}")
     return row[0], _batch(connection, row)
+
+
+def _begun(connection: sqlite3.Connection, place: Place) -> Waiting:
+    """The request there, begun once more."""
+    where = (place.batch, place.at)
+    connection.execute("UPDATE requests SET attempts = attempts + 1 WHERE batch = ? AND place = ?", where)
+    sql = (
+        "SELECT uid, params, attempts FROM requests JOIN batches ON batches.id = batch WHERE batch = ? AND place = ?"
+    )
+    return Waiting(place, *connection.execute(sql, where).fetchone())
 
 
 def _batch(
