@@ -16,9 +16,9 @@ from pensieve.messages import Json
 Headers = list[tuple[bytes, bytes]]
 
 
-async def send_json(send: Send, content: Json, status: int = 200, headers: Headers | None = None) -> None:
-    """Send a whole response with a JSON body."""
-    body = msgspec.json.encode(content)
+async def send_json(send: Send, content: Json | msgspec.Raw, status: int = 200, headers: Headers | None = None) -> None:
+    """Send a whole response with a JSON body; `Raw` is one already."""
+    body = bytes(content) if isinstance(content, msgspec.Raw) else msgspec.json.encode(content)
     fixed = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": fixed + (headers or [])})
     await send({"type": "http.response.body", "body": body})

@@ -13,9 +13,9 @@ import pytest
 import pytest_asyncio
 
 from inference.llamacpp.conftest import SETTINGS
-from pensieve.config.settings import LlamaCppSettings
+from pensieve.config.settings import LlamaCppSettings, WorkerSettings
 from pensieve.devices.memory import MemoryReading
-from pensieve.errors import ContextOverflow, MemoryShort
+from pensieve.errors import ContextOverflow, MemoryShort, Overloaded
 from pensieve.inference.llamacpp import embedder
 from pensieve.inference.llamacpp.embedder import Embedder
 from pensieve.models.metadata import read_gguf
@@ -58,6 +58,23 @@ async def test_a_text_that_is_too_long_is_refused_with_both_numbers(made: Embedd
         await made.embed(("abc " * 30,))
     assert (refused.value.limit_tokens, refused.value.prompt_tokens > 32) == (32, True)
     assert len(await vectors(made, "abc")) == 1
+
+
+@pytest.fixture(scope="module")
+def narrow(plain_model: Path) -> Embedder:
+    """For which one request may wait."""
+    settings = msgspec.structs.replace(SMALL, worker=WorkerSettings(queue_limit=1))
+    return Embedder(read_gguf(plain_model).spec("tiny"), settings, num_threads=1)
+
+
+async def test_so_many_may_wait_and_no_more(narrow: Embedder) -> None:
+    """One more is told to come again."""
+    first = asyncio.create_task(narrow.embed(("abc",)))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match="waiting for their embeddings"):
+        await narrow.embed(("abc",))
+    assert len((await first).vectors) == 1
+    await narrow.aclose()
 
 
 async def test_memory_is_given_back_when_nobody_asks(made: Embedder) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Callable
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +17,9 @@ import xllamacpp
 
 from pensieve.config.settings import Settings
 from pensieve.devices.memory import MemoryReading, read_memory
-from pensieve.errors import BackendFailure, ContextOverflow, MemoryShort
+from pensieve.errors import BackendFailure, ContextOverflow, MemoryShort, Overloaded
 from pensieve.inference.backend import Embeddings
 from pensieve.inference.guard import MemoryGuard, gigabytes
-from pensieve.inference.render_thread import RenderThread
 from pensieve.models.gguf import open_container
 from pensieve.models.spec import ModelSpec
 
@@ -43,7 +42,7 @@ class Embedder:
     ) -> None:
         self._read = read
         self._spec, self._settings, self._num_threads = spec, settings, num_threads
-        self._thread = RenderThread(queue_limit=settings.worker.queue_limit)
+        self._thread = ThreadPoolExecutor(1, "embed")
         self._server: Any = None
         self._num_waiting = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -54,22 +53,25 @@ class Embedder:
         return min(self._settings.llamacpp.embedding_tokens, self._spec.context_tokens or 2**31)
 
     async def embed(self, texts: tuple[str, ...]) -> Embeddings:
-        """See `Embeds`: whoever stops waiting stops the work after the text that is read."""
+        """See `Embeds`: whoever stops waiting stops the work after the text that is read. Raises `Overloaded`."""
+        if self._num_waiting >= self._settings.worker.queue_limit:
+            raise Overloaded(f"{self._num_waiting} requests are waiting for their embeddings", 5.0)
+        loop = asyncio.get_running_loop()
         self._num_waiting += 1
         if self._timer is not None:
             self._timer.cancel()
         try:
-            done = [await self._thread.render(partial(self._one, text)) for text in texts]
+            done = [await loop.run_in_executor(self._thread, self._one, text) for text in texts]
         finally:
             self._num_waiting -= 1
-            self._timer = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._tidy)
+            self._timer = loop.call_later(IDLE_SECONDS, self._tidy)
         return Embeddings(tuple(vector for vector, _ in done), sum(num_tokens for _, num_tokens in done))
 
     async def aclose(self) -> None:
         """Wait for the text that is read, and give everything back."""
         if self._timer is not None:
             self._timer.cancel()
-        await asyncio.to_thread(self._thread.close)
+        await asyncio.to_thread(self._thread.shutdown)
         self._server = None
 
     def _tidy(self) -> None:

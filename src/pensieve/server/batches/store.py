@@ -249,9 +249,7 @@ def _begun(connection: sqlite3.Connection, place: Place) -> Waiting:
     """The request there, begun once more."""
     where = (place.batch, place.at)
     connection.execute("UPDATE requests SET attempts = attempts + 1 WHERE batch = ? AND place = ?", where)
-    sql = (
-        "SELECT uid, params, attempts FROM requests JOIN batches ON batches.id = batch WHERE batch = ? AND place = ?"
-    )
+    sql = "SELECT uid, params, attempts FROM requests JOIN batches ON batches.id = batch WHERE batch = ? AND place = ?"
     return Waiting(place, *connection.execute(sql, where).fetchone())
 
 
