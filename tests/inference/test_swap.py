@@ -317,6 +317,29 @@ async def test_a_model_nobody_asks_for_leaves_memory_and_comes_back() -> None:
         assert house.router.is_resident("a")
 
 
+async def test_a_model_that_was_brought_and_never_asked_leaves_memory_too() -> None:
+    """Its time begins when it is there."""
+    async with living(idle_seconds=0.02) as house:
+        await house.swap("b")
+        await house.until("b", is_resident=False)
+        assert house.happened == ["load b", "close b"]
+
+
+async def test_who_was_asked_to_go_stays_where_that_is_needed_no_more() -> None:
+    """Memory came free while its answer was awaited: it takes requests again, and leaves when nobody asks."""
+    async with living(sizes_gb={"a": 1, "b": 50}, free_gb=50.8, resident=2, idle_seconds=0.05) as house:
+        slow = asyncio.create_task(house.ask("a", "slowly"))
+        await asyncio.sleep(0)
+        asking = asyncio.create_task(house.ask("b"))
+        while not house.router._residents._here["a"].is_leaving:  # noqa: ASYNC110 - the router has nothing to wait on
+            await asyncio.sleep(0)
+        house.weather.available_gb = 90.0
+        house.may_end.set()
+        assert (await slow, await asking) == ("one two", "one two")
+        assert (house.router.is_resident("a"), house.happened) == (True, ["load b"])
+        await house.until("a", is_resident=False)
+
+
 async def test_an_answer_under_way_is_not_idle() -> None:
     """However long it takes."""
     async with living(idle_seconds=0.01) as house:

@@ -114,11 +114,12 @@ class Residents:
         await self.vacated()
         decision = await self._decide(spec, may_end_answers=is_forced)
         if isinstance(decision, Wait):
+            drained = self._present(decision.leaving)
             await self._drain(decision.leaving, tell, decision.reason, is_forced=False)
             decision = await self._decide(spec, may_end_answers=True)
+            self._stay(drained)  # who must go all the same is kept from new requests at once
         match decision:
             case Refuse():
-                self._stay(())
                 raise self._refused(decision)
             case Load() | Wait():
                 await self._bring(spec, tell)
@@ -168,16 +169,23 @@ class Residents:
         tell(Loading(spec.name, tuple(name for name in self._here if name != spec.name)))
         is_loaded = False
         try:
-            await resident.load()
+            await self._load(resident)
             is_loaded = True
         finally:
             self.incoming = None
             if not is_loaded and here is None:
                 self._end(resident)
         resident.is_leaving = False
-        resident.used_seconds = time.monotonic()
         self._here[spec.name] = resident
         tell(Loaded(spec.name, time.monotonic() - began))
+
+    async def _load(self, resident: Resident) -> None:
+        """One that is being loaded is not idle; its time begins when it is there."""
+        resident.enter()
+        try:
+            await resident.load()
+        finally:
+            self.leave(resident)
 
     async def _replace(
         self, spec: ModelSpec, leaving: Iterable[str], tell: Tell, reason: str, *, is_forced: bool
@@ -197,7 +205,7 @@ class Residents:
             if before.name in leaving:
                 tell(Restoring(before.name, str(error)))
                 with suppress(PensieveError):  # the next request says it
-                    await self.place(before).load()
+                    await self._load(self.place(before))
             raise
 
     async def _let_go(self, spec: ModelSpec, leaving: Iterable[str], tell: Tell, *, is_forced: bool) -> None:
@@ -243,7 +251,7 @@ class Residents:
         return [self._here[name] for name in names if name in self._here]
 
     def _stay(self, residents: Iterable[Resident]) -> None:
-        for resident in residents or self._here.values():
+        for resident in residents:
             resident.is_leaving = False
 
     def _drop(self, resident: Resident) -> None:

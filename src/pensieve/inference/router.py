@@ -246,6 +246,7 @@ class Router:
                 await self._changed(spec, name)
             else:
                 await self._residents.vacated()
+                self._check_open()
                 if not self._residents and self._changing is None:
                     self._residents.place(spec)
 
