@@ -11,9 +11,14 @@ from pathlib import Path
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import settings
 
 REPOSITORY = Path(__file__).parent.parent
 CACHE_HOME = REPOSITORY / ".cache" / "pensieve"
+
+# How long an example takes says something of the machine's load, and nothing of the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True)

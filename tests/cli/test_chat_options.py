@@ -76,6 +76,7 @@ def test_a_conversation_is_gone_on_with(served_home: Path, printed: Printed) -> 
         (("--continue",), 2, "there is no conversation to go on with"),
         (("--continue", "--resume", "1"), 2, "use one of them"),
         (("--resume", "99"), 1, "99"),
+        (("--resume", "abc", "--print", "x"), 2, "'abc' is not a number"),
         (("--preset", "coder", "--system", "x"), 2, "use one of them"),
         (("--preset", "cder"), 2, "did you mean coder?"),
         (("--preset", "translator tongue=x"), 2, "has no variable tongue"),

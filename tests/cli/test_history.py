@@ -30,7 +30,7 @@ def home(pensieve_home: Path) -> Path:
         walk = store.create(system="Be brief.")
         turn = store.begin_turn(walk.id, [say("user", f"Where is the lighthouse? {ESCAPES}")], model="tiny")
         store.finish(turn.id, [say("assistant", "North.")], finished=Finished("stop", Usage(20, 15, 5)))
-        store.append(walk.id, [say("user", "How far?")], model="tiny")
+        store.append(walk.id, [say("user", "How far? &#x202e;&#8238;&amp;")], model="tiny")
         store.create("Empty")
     return pensieve_home
 
@@ -142,6 +142,18 @@ def test_a_broken_file_changes_nothing(said: Said, home: Path) -> None:
     assert len(json.loads(said("list", "--json")[0])) == 2
 
 
+def test_json_holds_nothing_that_could_steer_a_terminal(said: Said, home: Path) -> None:
+    """Such characters are escapes in it, and read back as they were."""
+    title = "C1 \x9b31m turned \u202e"
+    with ConversationStore(home / "data" / "conversations.db") as store:
+        store.rename(2, title)
+    for command in (("list", "--json"), ("show", "2", "--json"), ("export", "2", "--format", "json")):
+        out, _ = said(*command)
+        assert "\x9b" not in out
+        assert "\u202e" not in out
+    assert json.loads(said("show", "2", "--json")[0])["conversations"][0]["title"] == title
+
+
 def test_deleting_asks_first(said: Said, home: Path) -> None:
     """In a pipe it must be said; one that is not there leaves all."""
     assert "say --yes" in said("rm", "1", status=2)[1]
@@ -186,6 +198,7 @@ def test_on_a_terminal_there_are_tables_and_questions(home: Path, terminal: Call
     assert shown.end() == 0
     assert "North." in shown.drawn
     assert "\x1b[31m" not in found.drawn + shown.drawn
+    assert "\u202e" not in shown.drawn
     asked = terminal("history", "rm", "2")
     asked.expect("Delete Empty? [y/N]")
     asked.type("n\r")

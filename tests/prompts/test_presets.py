@@ -53,6 +53,7 @@ def test_the_date_is_always_there() -> None:
         "{{ 2 ** 99 }}",
         "{% if %}",
         "{{ 1 / 0 }}",
+        "{% for a in [1] %}" * 25 + "{% endfor %}" * 25,
     ],
 )
 def test_a_template_can_do_no_harm(template: str) -> None:

@@ -11,8 +11,8 @@ import msgspec
 
 from pensieve.cli import history_pages as pages
 from pensieve.cli.context import load_settings
-from pensieve.cli.saving import read, save
-from pensieve.cli.text import one_line
+from pensieve.cli.saving import is_there, read, save
+from pensieve.cli.text import one_line, printable_json
 from pensieve.conversation import document
 from pensieve.conversation.conversation import Conversation
 from pensieve.conversation.export import FORMS, Form, export
@@ -75,7 +75,7 @@ def show(number: int, as_json: bool) -> None:
     with _store() as store:
         conversation = store.open(number)
     if as_json:
-        click.echo(document.write([conversation]), nl=False)
+        click.echo(printable_json(document.write([conversation])), nl=False)
     else:
         pages.show_conversation(conversation)
 
@@ -98,11 +98,14 @@ def export_conversations(
     with _store() as store:
         chosen = [each.id for each in reversed(store.list())] if is_all else numbers
         conversations = [store.open(number) for number in chosen]
-    data = _exported(conversations, form or _form_of(out, "json" if is_all else "md"))
+    chosen_form = form or _form_of(out, "json" if is_all else "md")
+    data = _exported(conversations, chosen_form)
     if out is None:
-        click.echo(data, nl=False)
+        click.echo(printable_json(data) if chosen_form == "json" else data, nl=False)
         return
-    is_replacing = force or (out.is_file() and _is_confirmed(f"Replace {one_line(str(out))}?", "say --force"))
+    is_replacing = force or (
+        is_there(out) and not out.is_dir() and _is_confirmed(f"Replace {one_line(str(out))}?", "say --force")
+    )
     save(out, data, is_replacing=is_replacing)
     click.echo(f"{one_line(str(out))} is written", err=True)
 
@@ -186,4 +189,4 @@ def _hit_facts(hit: msgspec.Struct) -> Json:
 
 
 def _print_json(value: object) -> None:
-    click.echo(msgspec.json.format(msgspec.json.encode(value)))
+    click.echo(printable_json(msgspec.json.format(msgspec.json.encode(value))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -24,6 +25,7 @@ SUMMARY_HEAD: Final = ("ID", "TITLE", "TURNS", "MODEL", "CHANGED")
 HIT_HEAD: Final = ("ID", "SAID", "WORDS")
 MODEL_HEAD: Final = ("MODEL", "TURNS", "PROMPT TOKENS", "FROM CACHE", "ANSWERED")
 _TITLE_CHARACTERS: Final = 40
+_ENTITY: Final = re.compile("&#([xX][0-9a-fA-F]{1,8}|[0-9]{1,9});")
 _NUMBERS: Final = frozenset({"ID", "TURNS", "PROMPT TOKENS", "FROM CACHE", "ANSWERED"})
 
 Cell = str | Text
@@ -47,9 +49,17 @@ def show_table(head: Sequence[str], rows: Sequence[Row]) -> None:
 def show_conversation(conversation: Conversation) -> None:
     """Print the path that is spoken now."""
     if sys.stdout.isatty():
-        Console(highlight=False).print(Markdown(markdown(conversation), hyperlinks=False))
+        text = _ENTITY.sub(_shown_entity, markdown(conversation))
+        Console(highlight=False).print(Markdown(text, hyperlinks=False))
     else:
         click.echo(printable(plain_text(conversation)), nl=False)
+
+
+def _shown_entity(found: re.Match[str]) -> str:
+    """The entity, unless it stands for a character that may not reach a terminal."""
+    digits = found[1]
+    number = int(digits[1:], 16) if digits[0] in "xX" else int(digits)
+    return found[0] if number < 0x110000 and printable(chr(number)) == chr(number) else ""
 
 
 def summary_row(summary: Summary) -> Row:

@@ -12,20 +12,39 @@ from pensieve.errors import DiskFull, UsageError
 
 def save(path: Path, data: bytes, *, is_replacing: bool = False) -> None:
     """Write the file in one step; raises `UsageError` if it is there already or cannot be written, and `DiskFull`."""
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file")
-    if path.exists() and not is_replacing:
-        raise UsageError(f"{path} is there already: choose another name, or say that it may be replaced")
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-        draft.replace(path)
+        target = path.resolve()  # a link stays a link
+        if target.is_dir():
+            raise UsageError(f"{path} is a folder: name a file")
+        if target.exists() and not is_replacing:
+            raise UsageError(f"{path} is there already: choose another name, or say that it may be replaced")
+        if target.exists() and not target.is_file():
+            raise UsageError(f"{path} is no plain file, and is left alone: choose another name")
+        _put(target, data)
     except OSError as error:
         raise _told(path, error) from error
-    finally:
+    except (ValueError, RuntimeError) as error:  # a zero byte; links in a circle
+        raise UsageError(f"{path} cannot be the name of a file: choose another one") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has that name already; what cannot be looked at is told when it is written."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _put(target: Path, data: bytes) -> None:
+    draft = target.with_name(f".{secrets.token_hex(8)}.pensieve")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        draft.replace(target)
+    except BaseException:
         draft.unlink(missing_ok=True)
+        raise
 
 
 def read(path: Path, limit_bytes: int) -> bytes:

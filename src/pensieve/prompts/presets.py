@@ -57,7 +57,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
         environment.deadline = time.monotonic() + environment.seconds
         try:
             return environment.from_string(self.system).render(values).strip()
-        except FOREIGN as error:
+        except (*FOREIGN, SyntaxError) as error:
             raise UsageError(f"the preset {self.name} could not be filled in: {error}") from error
 
     def _check(self, values: Mapping[str, str], given: Mapping[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import stat
 from pathlib import Path
 
@@ -42,6 +43,18 @@ def test_a_file_that_others_could_read_is_closed(tmp_path: Path) -> None:
     path.chmod(0o644)
     InputHistory(path).add("secret")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_costs_the_history_and_not_the_question(tmp_path: Path) -> None:
+    """Nothing is raised at whoever typed it."""
+    history = InputHistory(tmp_path / "history")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        history.add("typed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert history.load() == []
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:

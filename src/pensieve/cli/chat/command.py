@@ -13,6 +13,7 @@ from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.all import TABLE
 from pensieve.cli.chat.commands.asking import use_preset
 from pensieve.cli.chat.commands.keeping import open_conversation, show_list
+from pensieve.cli.chat.commands.words import number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.loop import LoopThread
 from pensieve.cli.chat.meter import Meter
@@ -123,7 +124,7 @@ def _prepare(desk: Desk, asked: Options) -> None:
 def _resume(desk: Desk, wanted: str | int, asked: Options) -> None:
     system = desk.base.system
     if asked.is_printed:
-        desk.loop.run(desk.session.open(int(wanted)))
+        desk.loop.run(desk.session.open(number(str(wanted), "`pensieve history list` shows the conversations")))
     else:
         open_conversation(desk, str(wanted))
     if system and ("system" in asked.given or not desk.session.recipe.system):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -38,22 +39,17 @@ class InputHistory:
         if not text.strip() or text == self._last or len(line) > MAX_ENTRY_BYTES:
             return
         self._last = text
-        try:
-            descriptor = self._open(os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        except OSError:
-            return
-        with os.fdopen(descriptor, "ab") as file:
+        with suppress(OSError), os.fdopen(self._open(os.O_WRONLY | os.O_APPEND | os.O_CREAT), "ab") as file:
             file.write(line)
 
     def _read(self) -> bytes:
         try:
-            descriptor = self._open(os.O_RDONLY)
+            with os.fdopen(self._open(os.O_RDONLY), "rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size - MAX_FILE_BYTES))
+                content = file.read(MAX_FILE_BYTES)
         except OSError:
             return b""
-        with os.fdopen(descriptor, "rb") as file:
-            size = os.fstat(descriptor).st_size
-            file.seek(max(0, size - MAX_FILE_BYTES))
-            content = file.read(MAX_FILE_BYTES)
         if size > MAX_FILE_BYTES:
             self._shorten(content)
         return content

@@ -19,7 +19,7 @@ from pensieve.cli.chat.drawing.painter import Painter, Size, size_of
 from pensieve.cli.chat.drawing.spans import Flow, Row, Span
 from pensieve.cli.chat.drawing.theme import THEMES, Theme
 from pensieve.cli.chat.drawing.thinking import unfolded
-from pensieve.cli.chat.plain import ending, table_lines
+from pensieve.cli.chat.plain import edited, ending, table_lines
 from pensieve.cli.chat.screen import Markdown, Shown, Table
 from pensieve.cli.text import one_line, printable
 from pensieve.generation import Finished, GenerationEvent
@@ -137,7 +137,7 @@ class LiveScreen:
     def edit(self, text: str) -> str | None:
         """See `Screen.edit`."""
         self.end()
-        return click.edit(text)
+        return edited(text)
 
     def copy(self, text: str) -> bool:
         """See `Screen.copy`: by a program, else through the terminal, which cannot tell whether it did."""

@@ -13,6 +13,7 @@ import click
 from pensieve.cli.chat.clipboard import put_on_clipboard
 from pensieve.cli.chat.screen import Markdown, Shown, Table
 from pensieve.cli.text import one_line, printable
+from pensieve.errors import UsageError
 from pensieve.generation import (
     Finished,
     GenerationEvent,
@@ -32,6 +33,14 @@ ENDINGS = {
     "repetition": "stopped after {tokens} tokens: the model only repeated itself",
     "refusal": "the model refused to go on",
 }
+
+
+def edited(text: str) -> str | None:
+    """The text as it came out of the person's editor; None: it was left as it was."""
+    try:
+        return click.edit(text)
+    except click.ClickException as error:
+        raise UsageError(f"the editor could not be used ({error.format_message()}): EDITOR says which one") from error
 
 
 def ending(finished: Finished) -> str:
@@ -143,7 +152,7 @@ class PlainScreen:
 
     def edit(self, text: str) -> str | None:
         """See `Screen.edit`."""
-        return click.edit(text) if self._is_interactive else None
+        return edited(text) if self._is_interactive else None
 
     def copy(self, text: str) -> bool:
         """See `Screen.copy`."""

@@ -64,7 +64,7 @@ class Source:
         async with aclosing(changes):
             async for change in changes:
                 yield change
-        self.place = place
+        self.place = place  # at the latest: a move is one before the old backend has gone
         yield f"{place.model} answers now, {place.description}"
 
     def health(self) -> dict[str, Json] | None:
@@ -102,7 +102,7 @@ class Source:
         async with AsyncExitStack() as stack:
             backend = await stack.enter_async_context(self._open_at(place))
             await _load(backend, place.model)
-            old, self._stack, self._backend = self._stack, stack.pop_all(), backend
+            old, self._stack, self._backend, self.place = self._stack, stack.pop_all(), backend, place
         await old.aclose()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -96,6 +97,7 @@ def test_undo_takes_back_several_turns(start: Start) -> None:
     """Until there is none."""
     talk = start()
     talk.say("first", "second")
+    assert talk.say("/undo 0") == "error: /undo takes a number above 0"
     assert talk.say("/undo 3").splitlines()[-1] == "error: nothing was said yet in this conversation"
     assert talk.say("third") == "Three."
     assert talk.backend.requests[-1].messages == (say("user", "third"),)
@@ -342,6 +344,34 @@ def test_what_cannot_be_loaded_or_written_is_told(start: Start, tmp_path: Path) 
     assert talk.say("/history") == "> first\nOne."
 
 
+@pytest.mark.parametrize("name", ["long" * 99, "zero\0byte", "circle.json", "pipe"])
+@pytest.mark.parametrize("command", ["/save", "/export md", "/load", "/attach", "/image"])
+def test_a_strange_name_is_told(start: Start, tmp_path: Path, command: str, name: str) -> None:
+    """As any other that cannot be used; what is no plain file is not replaced by one."""
+    (tmp_path / "circle.json").symlink_to("circle.json")
+    os.mkfifo(tmp_path / "pipe")
+    talk = start(Script(turns=(Turn(steps=(Say("One."),)),), capabilities=("images",)))
+    talk.say("first")
+    talk.replies.append("y")
+    *_, last = talk.say(f"{command} {name}").splitlines()
+    assert last.startswith("error: ")
+    assert "bug" not in last
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_stays_a_link(start: Start, tmp_path: Path) -> None:
+    """What it leads to is written, as long as a name may be."""
+    target = tmp_path / ("n" * 250 + ".json")
+    target.touch()
+    (tmp_path / "link.json").symlink_to(target)
+    talk = start()
+    talk.say("first")
+    talk.replies.append("y")
+    assert "wrote link.json" in talk.say("/save link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert target.read_bytes().startswith(b"{")
+
+
 @pytest.mark.parametrize(
     ("form", "beginning"), [("md", b"# first"), ("txt", b"first"), ("html", b"<!doctype"), ("json", b"{")]
 )
@@ -384,5 +414,22 @@ def test_commands_complete_what_may_follow_them(start: Start, tmp_path: Path) ->
     assert candidates("/set te") == ["temperature"]
     assert candidates("/think o") == ["on", "off"]
     assert candidates("/export h") == ["html"]
+
+
+def test_the_last_word_is_completed(start: Start, tmp_path: Path) -> None:
+    """Also of a name with blanks; where nothing can be looked up, nothing is offered."""
+    (tmp_path / "my letters").mkdir()
+    (tmp_path / "my letters" / "to ann.txt").touch()
+    talk = start()
+    talk.say("first words")
+
+    def candidates(line: str) -> list[str]:
+        return [candidate.text for candidate in TABLE.complete(talk.desk, line)]
+
+    assert candidates("/attach my l") == ["letters/"]
+    assert candidates("/attach my letters/to a") == ["ann.txt"]
+    assert candidates("/export md my letters/t") == ["letters/to ann.txt"]
+    assert candidates("/open first w") == []
+    assert candidates("/attach ~nobody-of-this-name/a") == candidates("/attach nowhere/a") == []
     assert candidates("/help sa") == ["save"]
     assert candidates("/copy c") == ["code"]

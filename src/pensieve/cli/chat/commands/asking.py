@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import msgspec
@@ -45,9 +46,13 @@ def model(desk: Desk, argument: str) -> Outcome:
 
 
 async def _swap(desk: Desk, name: str) -> None:
-    async for change in desk.source.change(name):
-        desk.say(change)
-    desk.session.use(desk.source.backend, desk.source.place.model)
+    try:
+        async with aclosing(desk.source.change(name)) as changes:
+            async for change in changes:
+                desk.say(change)
+    finally:  # also where Ctrl-C came when it had changed already
+        if desk.source.place.model != desk.session.recipe.model or desk.source.backend is not desk.session.backend:
+            desk.session.use(desk.source.backend, desk.source.place.model)
 
 
 def models(desk: Desk, argument: str) -> Outcome:

@@ -12,6 +12,7 @@ from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import count_of, files, needed, path_of, size_of
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
+from pensieve.cli.saving import is_there
 from pensieve.errors import UsageError
 from pensieve.messages import DocumentPart, ImagePart, Message, Part
 
@@ -78,7 +79,7 @@ def image(desk: Desk, argument: str) -> Outcome:
 
 def _matches(argument: str) -> Sequence[Path]:
     path = path_of(argument)
-    if path.is_file() or not any(sign in argument for sign in "*?["):
+    if not any(sign in argument for sign in "*?[") or (is_there(path) and path.is_file()):
         return (path,)
     found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]  # noqa: PTH207 - may be absolute
     matches = [each for each in found if each.is_file()]

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import among, count_of, files, needed, path_of, size_of
 from pensieve.cli.chat.desk import Desk
+from pensieve.cli.saving import is_there
+from pensieve.cli.saving import save as save_file
 from pensieve.conversation.conversation import Conversation
 from pensieve.conversation.export import FORMS, export
 from pensieve.conversation.importing import read_conversations
@@ -27,7 +26,7 @@ def save(desk: Desk, argument: str) -> Outcome:
     """Write the conversation, with all its branches, to a file that /load reads."""
     here = _here(desk)
     path = path_of(argument) if argument else Path(f"{_slug(here)}.json")
-    _write(desk, path if path.suffix or path.is_dir() else path.with_suffix(".json"), export(here, "json"))
+    _write(desk, path if path.suffix or is_there(path) else path.with_name(f"{path.name}.json"), export(here, "json"))
     return None
 
 
@@ -50,8 +49,7 @@ def load(desk: Desk, argument: str) -> Outcome:
     found = read_conversations(_content(path), path.name)
     if not found:
         raise UsageError(f"{path} holds no conversation")
-    for conversation in found[:-1]:
-        desk.loop.run(desk.session.archive.do(lambda store, each=conversation: store.add(each)))  # type: ignore[misc]
+    desk.loop.run(desk.session.archive.do(lambda store: store.add_all(found[:-1])))
     opened = desk.loop.run(desk.session.add(found[-1]))
     others = f", and {count_of(len(found) - 1, 'other')} into the list" if len(found) > 1 else ""
     desk.say(f"loaded {opened.title or path.name} ({count_of(len(desk.session.turns), 'turn')}){others}")
@@ -71,30 +69,12 @@ def _slug(conversation: Conversation) -> str:
 
 
 def _write(desk: Desk, path: Path, content: bytes) -> None:
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder: name a file")
-    if path.exists() and not desk.screen.confirm(f"{path} is there already. Overwrite it?"):
+    is_replacing = is_there(path) and not path.is_dir()
+    if is_replacing and not desk.screen.confirm(f"{path} is there already. Overwrite it?"):
         desk.say(f"nothing was written: {path} is there already")
         return
-    try:
-        _put(path, content)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
+    save_file(path, content, is_replacing=is_replacing)
     desk.say(f"wrote {path} ({size_of(len(content))})")
-
-
-def _put(path: Path, content: bytes) -> None:
-    """The whole file or the one that was there, whatever happens; for its owner only."""
-    target = path.resolve()  # a link stays a link
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(name).replace(target)
-    except BaseException:
-        with suppress(OSError):
-            Path(name).unlink()
-        raise
 
 
 def _content(path: Path) -> bytes:

@@ -90,7 +90,9 @@ def _cut(text: str) -> str:
 
 
 def complete_conversations(desk: Desk, typed: str) -> list[Candidate]:
-    """The conversations that changed last, by number or by words of their titles."""
+    """The conversations that changed last, by number or by a word of their titles."""
+    if " " in typed:
+        return []  # a number would stand in the place of the last word alone
     found = desk.loop.run(desk.session.archive.do(lambda store: store.list(LISTED)))
     return [
         Candidate(str(each.id), each.title)

@@ -13,6 +13,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from pensieve.errors import PensieveError
+
 Desk = TypeVar("Desk")
 """What commands work with: the chat's own is `desk.Desk`."""
 _FIRST_WORD = re.compile(r"/([A-Za-z]+|\?)(?:\s+|\Z)")
@@ -118,7 +120,12 @@ class Table(Generic[Desk]):
         if not separator:
             return tuple(self._names(word.removeprefix("/").lower()))
         command = self._by_name.get(word.removeprefix("/").lower())
-        return () if command is None else tuple(command.complete(desk, argument.lstrip()))
+        if command is None:
+            return ()
+        try:
+            return tuple(command.complete(desk, argument.lstrip()))
+        except PensieveError:  # whoever runs the command is told
+            return ()
 
     def _names(self, beginning: str) -> Iterator[Candidate]:
         for command in self.commands:

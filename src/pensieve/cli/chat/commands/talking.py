@@ -64,7 +64,10 @@ def _show(desk: Desk, turn: Turn) -> None:
 
 def undo(desk: Desk, argument: str) -> Outcome:
     """Take back the last question and its answer."""
-    for _ in range(number(argument, "/undo 2 takes back two turns", 1)):
+    wanted = number(argument, "/undo 2 takes back two turns", 1)
+    if wanted < 1:
+        raise UsageError("/undo takes a number above 0")
+    for _ in range(wanted):
         turn = desk.loop.run(desk.session.undo())
         desk.say(f"taken back: {title_of(turn)} (/fork {turn.id} brings it back)")
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,22 +46,26 @@ def among(names: Iterable[str], typed: str, note: str = "") -> Iterator[Candidat
 
 
 def files(typed: str, suffixes: tuple[str, ...] = ()) -> Iterator[Candidate]:
-    """Files and folders that begin as typed; hidden ones only where a dot was typed."""
+    """The last words of files and folders that begin as typed; hidden ones only where a dot was typed."""
     folder, beginning = path_of(typed), ""
     if typed and not typed.endswith("/"):
         folder, beginning = folder.parent, folder.name
+    last_word = typed.rfind(" ") + 1
     shown = typed[: len(typed) - len(beginning)]
+    for name in _entries(folder):
+        is_hidden = name.startswith(".") and not beginning
+        is_wanted = name.endswith("/") or not suffixes or name.lower().endswith(suffixes)
+        if name.startswith(beginning) and is_wanted and not is_hidden:
+            yield Candidate(f"{shown}{name}"[last_word:])
+
+
+def _entries(folder: Path) -> list[str]:
+    """The names in a folder, those of folders with a slash; none where it cannot be looked into."""
     try:
-        found = sorted(folder.iterdir())[:1000]
-    except OSError:
-        return
-    for path in found:
-        if not path.name.startswith(beginning) or (path.name.startswith(".") and not beginning):
-            continue
-        if path.is_dir():
-            yield Candidate(f"{shown}{path.name}/")
-        elif not suffixes or path.suffix.lower() in suffixes:
-            yield Candidate(f"{shown}{path.name}")
+        with os.scandir(folder) as found:
+            return sorted(f"{each.name}/" if each.is_dir() else each.name for each in found)[:1000]
+    except (OSError, ValueError):
+        return []
 
 
 def ago(moment: datetime, now: datetime | None = None) -> str:
