@@ -68,6 +68,21 @@ def test_a_conversation_is_gone_on_with(served_home: Path, printed: Printed) -> 
     assert "going on with 1: the capital? (3 turns)" in said("chat", "--resume", "1")[2]
 
 
+def test_a_chat_without_its_file_goes_on_and_says_so(served_home: Path) -> None:
+    """Nothing that is typed is lost to a disk that cannot be written or a file that is damaged."""
+    path = served_home / "data" / "conversations.db"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"not a database at all")
+    status, answers, notes = said("chat", typed="the capital?\n/save kept\n/list\n")
+    assert (status, answers) == (0, "The capital of France is Paris.\n")
+    assert "is damaged" in notes
+    assert "nothing of this chat is kept: /save FILE" in notes
+    assert "wrote kept.json" in notes
+    assert (served_home / "kept.json").is_file()
+    assert path.read_bytes() == b"not a database at all"
+    assert "is damaged" in said("chat", "--continue")[2]
+
+
 @pytest.mark.usefixtures("served_home", "printed")
 @pytest.mark.parametrize(
     ("words", "status", "problem"),

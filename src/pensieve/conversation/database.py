@@ -19,6 +19,8 @@ from pensieve.errors import DiskFull, HistoryUnusable, InvalidRequest
 
 BUSY_SECONDS = 10.0
 """How long to wait for another program that writes."""
+MEMORY = Path(":memory:")
+"""In the place of a file: nothing outlives the program."""
 
 
 class Database:
@@ -39,7 +41,8 @@ class Database:
         self._migrations = migrations
         self._lock = threading.RLock()
         with self._errors():
-            _make_file(path)
+            if path != MEMORY:
+                _make_file(path)
             self._connection = sqlite3.connect(path, BUSY_SECONDS, check_same_thread=False, isolation_level=None)
         try:
             with self._errors():

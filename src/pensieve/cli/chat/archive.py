@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import TypeVar
 
 from pensieve.conversation.conversation import Turn
+from pensieve.conversation.database import MEMORY
 from pensieve.conversation.store import ConversationStore
-from pensieve.errors import PensieveError
+from pensieve.errors import DiskFull, HistoryUnusable, PensieveError
 from pensieve.generation import Finished, GenerationEvent, PromptProgress, Started
 from pensieve.messages import Message
 
@@ -28,6 +29,16 @@ class Archive:
         self.path = path
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pensieve-store")
         self._store: ConversationStore | None = None
+        self.problem: PensieveError | None = None
+        """Why nothing is kept, if so."""
+
+    async def open(self) -> None:
+        """Open the file; where it cannot be used, go on without it: everything works, and ends with the program."""
+        try:
+            await self.do(lambda _: None)
+        except (HistoryUnusable, DiskFull) as error:
+            self.problem = error
+            self._store = await asyncio.to_thread(ConversationStore, MEMORY)
 
     async def do(self, call: Callable[[ConversationStore], Result]) -> Result:
         """What the call gives back; raises what the store raises. A caller that leaves does not stop the call."""

@@ -74,12 +74,14 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
     recipe = Recipe.of(loaded.settings.generation, place.model)
     source, archive = source_at(place, loaded), Archive(loaded.folders.conversations)
     try:
+        opening = loop.start(archive.open())
         session = ChatSession(loop.run(source.open()), recipe, archive)
         meter = Meter(source, session)
         views = Views(lambda line: TABLE.complete(desk, line), lambda: meter.status, lambda: meter.loading)
         terminal = open_terminal(views, loaded.folders.state, is_printed=asked.is_printed)
         desk = Desk(session, source, terminal.screen, loop, loaded.settings, loaded.folders, recipe)
         desk.is_verbose, desk.is_whole = asked.is_verbose, asked.is_whole
+        opening.result()
         _prepare(desk, asked)
         repl = Repl(desk, TABLE, meter, is_interactive=terminal.is_interactive, keyboard=terminal.keyboard)
         if asked.is_printed:
@@ -106,7 +108,11 @@ def source_at(place: Place, loaded: LoadedSettings) -> Source:
 
 
 def _prepare(desk: Desk, asked: Options) -> None:
-    """Open the conversation to go on with, and the preset."""
+    """Open the conversation to go on with, and the preset; say if nothing can be kept."""
+    if (problem := desk.session.archive.problem) is not None:
+        if asked.is_continued or asked.resume is not None:
+            raise problem
+        desk.screen.warn(f"{problem}. Until then nothing of this chat is kept: /save FILE writes it to a file")
     if asked.is_continued:
         latest = desk.loop.run(desk.session.archive.do(lambda store: store.latest()))
         if latest is None:

@@ -94,7 +94,7 @@ def info(desk: Desk, argument: str) -> Outcome:
         ("attached", count_of(len(session.attachments), "part") if session.attachments else ""),
         ("preset", desk.preset),
         ("told first", " ".join(session.recipe.system.split())[:200]),
-        ("kept in", str(session.archive.path)),
+        ("kept in", str(session.archive.path) if session.archive.problem is None else "nothing: it ends with the chat"),
     ]
     desk.screen.show(Table(tuple(row for row in rows if row[1])))
     return None
