@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -13,7 +16,9 @@ from openai.types.chat import ChatCompletionMessageParam
 from pydantic import BaseModel
 
 from live_server import Live, serving
+from pensieve.generation import GenerationEvent, GenerationRequest, TextDelta
 from pensieve.inference.script import Call, Delay, Fail, Say, Script, Think, Turn
+from pensieve.inference.scripted import ScriptedBackend
 from pensieve.messages import Message, TextPart, ThinkingPart, ToolCallPart, ToolResultPart, say
 
 ASKED: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello there"}]
@@ -38,8 +43,8 @@ TURNS = (
 
 @pytest.fixture
 async def live() -> AsyncIterator[Live]:
-    """A server that plays the turns above, and is quick to show that it is alive."""
-    async with serving(Script(turns=TURNS, context_tokens=1_000), ping_seconds=0.05) as started:
+    """A server that plays the turns above."""
+    async with serving(Script(turns=TURNS, context_tokens=1_000)) as started:
         yield started
 
 
@@ -77,13 +82,38 @@ async def test_an_answer_comes_as_a_stream(client: AsyncOpenAI) -> None:
     assert final.usage.completion_tokens == 4
 
 
-async def test_signs_of_life_disturb_nobody(client: AsyncOpenAI, live: Live) -> None:
-    """They are comments, which the SDK passes over."""
-    body: Any = {"model": "any", "messages": [{"role": "user", "content": "slow"}], "stream": True}
-    response = await live.client.post("/v1/chat/completions", json=body)
-    assert response.content.count(b": still working\n\n") >= 1
-    stream = await client.chat.completions.create(**body)
-    assert [chunk.choices[0].delta.content async for chunk in stream] == ["", "late", None]
+class Held(ScriptedBackend):
+    """Says nothing before it may."""
+
+    def __init__(self) -> None:
+        super().__init__(Script.saying("late"))
+        self.may_speak = asyncio.Event()
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        """It has started, and then it waits."""
+        async with aclosing(super().generate(request)) as events:
+            async for event in events:
+                if isinstance(event, TextDelta):
+                    await self.may_speak.wait()
+                yield event
+
+
+async def test_signs_of_life_disturb_nobody() -> None:
+    """They are comments that come for as long as nothing is said, and the SDK passes them over."""
+    body: Any = {"model": "any", "messages": ASKED, "stream": True}
+    backend, sent = Held(), b""
+    async with (
+        serving(instead=backend, ping_seconds=0.01) as live,
+        live.client.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        async for piece in response.aiter_bytes():
+            sent += piece
+            if sent.count(b": still working\n\n") >= 3:
+                backend.may_speak.set()
+    replay = httpx.MockTransport(lambda _: httpx.Response(200, headers=response.headers, content=sent))
+    async with httpx.AsyncClient(transport=replay) as http, AsyncOpenAI(api_key="any", http_client=http) as client:
+        stream = await client.chat.completions.create(**body)
+        assert [chunk.choices[0].delta.content async for chunk in stream] == ["", "late", None]
 
 
 async def test_an_answer_is_parsed(client: AsyncOpenAI, live: Live) -> None:

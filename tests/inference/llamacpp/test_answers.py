@@ -16,6 +16,7 @@ from pensieve.config.settings import GenerationSettings
 from pensieve.errors import BackendFailure, InvalidRequest
 from pensieve.generation import Answer, GenerationRequest, Thinking, ToolChoice, collect
 from pensieve.inference.llamacpp.backend import LlamaCppBackend
+from pensieve.inference.several import several
 from pensieve.messages import Json, TextPart, ThinkingPart, ToolCallPart, ToolSpec, say
 from pensieve.models.metadata import read_gguf
 from pensieve.sampling.params import SamplingParams
@@ -234,3 +235,13 @@ async def test_plain_text_is_gone_on_from_as_it_stands(thinker: LlamaCppBackend)
     reply = await collect(thinker.generate(request))
     assert reply.message.parts == (TextPart("dddd"),)
     assert reply.usage.prompt_tokens == await thinker.count_tokens(request) <= 4
+
+
+async def test_several_answers_share_a_prompt_that_is_read_once(plain: LlamaCppBackend) -> None:
+    """Each with a seed of its own; what all have said is counted together."""
+    words = (say("user", "Tell " + "me more " * 12),)
+    asked = GenerationRequest(id="r", model="m", messages=words, max_tokens=6, num_answers=3, sampling=HOT)
+    told = await collect(several(plain.generate, asked))
+    assert len({each.message.text for each in (told, *told.others)}) == 3
+    assert told.usage.prompt_tokens == await plain.count_tokens(asked)
+    assert 6 < told.usage.completion_tokens <= 18

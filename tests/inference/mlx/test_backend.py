@@ -17,6 +17,7 @@ from pensieve.config.settings import GenerationSettings, MlxSettings, ModelSetti
 from pensieve.errors import BackendFailure, ContextOverflow, InvalidRequest, Overloaded
 from pensieve.generation import Answer, GenerationRequest, Started, TextDelta, TokenLogprob, ToolChoice, collect
 from pensieve.inference.mlx.backend import MlxBackend
+from pensieve.inference.several import several
 from pensieve.messages import TextPart, ThinkingPart, ToolSpec, say
 from pensieve.models.folders import read_folder
 from pensieve.sampling.params import SamplingParams
@@ -111,6 +112,26 @@ async def test_probabilities_come_with_the_text(backend: MlxBackend) -> None:
     assert len(logprobs) == 9
     assert all(each.alternatives[0][0] == each.token and len(each.alternatives) == 3 for each in logprobs)
     assert all(each.logprob == each.alternatives[0][2] < 0.0 for each in logprobs)
+
+
+async def test_several_answers_share_a_prompt_that_is_read_once(backend: MlxBackend) -> None:
+    """Each with a seed of its own; what all have said is counted together."""
+    asked = request("Tell " + "me more " * 12, max_tokens=6, num_answers=3, sampling=SamplingParams(1.5, seed=1))
+    told = await collect(several(backend.generate, asked))
+    assert len({each.message.text for each in (told, *told.others)}) == 3
+    assert told.usage.prompt_tokens == await backend.count_tokens(asked)
+    assert 6 < told.usage.completion_tokens <= 18
+
+
+async def test_plain_text_is_gone_on_from_without_a_role(backend: MlxBackend) -> None:
+    """No word of a template is in the prompt, and what looks like markup in the answer is text."""
+    asked = GenerationRequest(id="r", model="m", messages=(), text="one two", max_tokens=4)
+    told = await collect(backend.generate(asked))
+    assert told.usage.prompt_tokens == len(backend._tokenizer.encode("one two", adds_special=True))
+    assert (
+        told.usage.prompt_tokens == await backend.count_tokens(asked) < await backend.count_tokens(request("one two"))
+    )
+    assert (told.usage.completion_tokens, told.reason) == (4, "length")
 
 
 async def test_a_client_that_leaves_frees_the_engine(backend: MlxBackend) -> None:
