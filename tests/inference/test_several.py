@@ -67,6 +67,18 @@ async def test_one_that_fails_ends_all() -> None:
     assert backend.counts.running == 0
 
 
+async def test_an_answer_that_stops_without_an_end_is_an_error() -> None:
+    """Nobody waits for it for ever."""
+
+    async def broken(request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+        del request
+        yield Started(1, 0)
+        yield TextDelta("half of")
+
+    with pytest.raises(BackendFailure, match="broke off"):
+        await collect(several(broken, ASKED))
+
+
 async def test_leaving_ends_all() -> None:
     """Nothing runs for nobody."""
     backend = playing(Turn(steps=(Say("a"), Delay(60))))

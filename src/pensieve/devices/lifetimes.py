@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,20 @@ class Lifetime(msgspec.Struct, frozen=True):
     def goes_on(self) -> bool:
         """Whether the process is still there; one that has ended and was not waited for is not."""
         return lifetime_of(self.pid) == self
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the process is surely gone: a system without a free descriptor tells nothing about any process."""
+        now = lifetime_of(self.pid)
+        if now is not None:
+            return now != self
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except OSError:  # another user's
+            return False
+        return False
 
 
 def lifetime_of(pid: int, root: Path = Path("/proc")) -> Lifetime | None:

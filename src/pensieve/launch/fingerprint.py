@@ -14,7 +14,7 @@ MAX_FILES = 50_000
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
-    """How many files there are, and a digest of their names, modes and contents."""
+    """How many files there are, and a digest of the names, modes and contents of these and of their folders."""
 
     num_files: int
     digest: str
@@ -25,7 +25,7 @@ def fingerprint(home: Path, places: tuple[str, ...] = CLAUDE_PLACES) -> Fingerpr
     total, num_files = hashlib.sha256(), 0
     for place in places:
         for path in _files(home / place):
-            num_files += 1
+            num_files += path.is_symlink() or not path.is_dir()
             total.update(_of_file(path, home))
             if num_files == MAX_FILES:
                 return Fingerprint(num_files, total.hexdigest())
@@ -33,19 +33,23 @@ def fingerprint(home: Path, places: tuple[str, ...] = CLAUDE_PLACES) -> Fingerpr
 
 
 def _files(place: Path) -> Iterator[Path]:
-    if place.is_symlink() or place.is_file():
+    if place.is_symlink() or place.exists():
         yield place
+    if place.is_symlink():
         return
     for folder, names, files in os.walk(place):
         names.sort()
-        yield from (Path(folder) / name for name in sorted(files))
+        yield from (Path(folder) / name for name in sorted([*names, *files]))
 
 
 def _of_file(path: Path, home: Path) -> bytes:
     one = hashlib.sha256(os.fsencode(path.relative_to(home)))
     try:
         one.update(oct(path.lstat().st_mode).encode())
-        one.update(os.fsencode(path.readlink()) if path.is_symlink() else path.read_bytes())
+        if path.is_symlink():
+            one.update(os.fsencode(path.readlink()))
+        elif path.is_file():  # a pipe would make us wait for its writer
+            one.update(path.read_bytes())
     except OSError as error:
         one.update(f"unreadable: {error.errno}".encode())
     return one.digest()

@@ -9,8 +9,8 @@ import hashlib
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -79,44 +79,69 @@ class GlobalSettings:
 
     def change(self, variables: Mapping[str, str], key: str) -> Path | None:
         """Write the variables; the copy of the file as it was, or None where there was none."""
-        earlier = self._read_note()
-        if earlier is not None:
+        if self._read_note() is not None:
             self.undo()
         before, after = self.planned(variables)
         note = Note(str(self._path), before, _digest(after), dict(variables), key)
-        backup = None if before is None else self._path.with_name(f"{self._path.name}.before-pensieve")
-        if backup is not None and before is not None:
-            _write(backup, before, _OWNER_ONLY)
-        self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._note, msgspec.json.encode(note), _OWNER_ONLY)
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._path, after, self._mode())
-        return backup
+        with self._mine():
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if before is not None:
+                _write(self._backup, before, _OWNER_ONLY)
+            self._note.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _write(self._note, msgspec.json.encode(note), _OWNER_ONLY)
+            try:
+                _write(self._path, after, self._mode())
+            except OSError:
+                self._forget()
+                raise
+        return None if before is None else self._backup
 
     def undo(self) -> tuple[Note, bool]:
         """Take the change back; the note, and whether the file is byte for byte what it was."""
         note = self._read_note()
         if note is None:
             raise UsageError("nothing to undo: `pensieve setup claude-code` changed no settings on this machine")
+        if note.path != str(self._path):  # CLAUDE_CONFIG_DIR was another one then
+            return GlobalSettings(Path(note.path), self._note).undo()
         current = self._content()
+        if current == note.before:  # the change was cut off, or taken back by hand
+            self._forget()
+            return note, True
         is_whole = current is not None and _digest(current) == note.after_digest
-        match is_whole, note.before:
-            case True, None:
-                self._path.unlink()
-            case True, bytes(before):
-                _write(self._path, before, self._mode())
-            case _ if current is not None:
-                _write(self._path, without_variables(current, note.written, note.before), self._mode())
-        with suppress(FileNotFoundError):
-            self._path.with_name(f"{self._path.name}.before-pensieve").unlink()
-        self._note.unlink()
+        with self._mine():
+            match is_whole, note.before:
+                case True, None:
+                    self._path.unlink()
+                case True, bytes(before):
+                    _write(self._path, before, self._mode())
+                case _ if current is not None:
+                    _write(self._path, without_variables(current, note.written, note.before), self._mode())
+        self._forget()
         return note, is_whole
 
-    def _content(self) -> bytes | None:
+    @property
+    def _backup(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.before-pensieve")
+
+    def _forget(self) -> None:
+        with suppress(OSError):
+            self._backup.unlink(missing_ok=True)
+        self._note.unlink()
+
+    @contextmanager
+    def _mine(self) -> Iterator[None]:
+        """What the system refuses is told as a user can mend it."""
         try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return None
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"{self._path} cannot be changed ({error.strerror}), so it is as it was: make it yours to write, or"
+                " use `pensieve env`, which changes no file"
+            ) from error
+
+    def _content(self) -> bytes | None:
+        with self._mine():
+            return self._path.read_bytes() if self._path.exists() else None
 
     def _mode(self) -> int:
         return self._path.stat().st_mode & 0o777 if self._path.exists() else _OWNER_ONLY
@@ -146,7 +171,8 @@ def _env(settings: dict[str, Json]) -> dict[str, Json]:
 
 
 def _encoded(settings: dict[str, Json]) -> bytes:
-    return (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode()
+    # Half a surrogate pair is JSON, and no UTF-8: it is written as it was, escaped.
+    return (json.dumps(settings, indent=2, ensure_ascii=False) + "\n").encode(errors="backslashreplace")
 
 
 def _digest(content: bytes) -> str:

@@ -119,7 +119,7 @@ def _answer(words: Sequence[str], environment: Mapping[str, str]) -> tuple[str, 
 @contextmanager
 def _scripted_server(place: Enclosure | None) -> Iterator[Endpoint]:
     """A server of the built-in script with a home of its own, in that network."""
-    command = [sys.executable, "-m", "pensieve", "serve", "--port", "0", "--script", "demo"]
+    command = [sys.executable, "-P", "-m", "pensieve", "serve", "--port", "0", "--script", "demo"]
     with tempfile.TemporaryDirectory(prefix="pensieve-self-test-") as home:
         others = {name: value for name, value in os.environ.items() if not name.startswith("PENSIEVE_")}
         process = subprocess.Popen(  # noqa: S603 - our own program

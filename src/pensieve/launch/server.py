@@ -82,7 +82,9 @@ class Servers:
     def start_again(self, wanted: Wanted, died: RunningServer) -> RunningServer:
         """A server at the address where the one that died was; raises `UsageError` where it cannot be had again."""
         port = urlsplit(died.url).port or 0
-        again = self.find_or_start(msgspec.structs.replace(wanted, port=port, is_port_chosen=True))
+        # The terminal is the agent's meanwhile: nothing is said on it.
+        quiet = Servers(self._folders, self._settings, self._environ, lambda _: None)
+        again = quiet.find_or_start(msgspec.structs.replace(wanted, port=port, is_port_chosen=True))
         if again.url != died.url:
             raise UsageError(f"another server runs at {again.url} meanwhile: leave the agent and start it again")
         return again
@@ -115,7 +117,7 @@ class Servers:
     @contextmanager
     def _only_one(self) -> Iterator[None]:
         """One terminal at a time: the others find what it started."""
-        with (self._folders.state / "server.lock").open("a") as lock:
+        with self._opened_lock() as lock:
             while True:
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,6 +126,16 @@ class Servers:
                     self._tell("another terminal starts the server")
                     time.sleep(LOOK_SECONDS)
             yield
+
+    def _opened_lock(self) -> BinaryIO:
+        path = self._folders.state / "server.lock"
+        try:
+            return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "r+b")
+        except OSError as error:
+            raise UsageError(
+                f"{path} cannot be written ({error.strerror}): make it yours again, or set PENSIEVE_HOME to a folder"
+                " you can write to"
+            ) from error
 
     def _start(self, wanted: Wanted) -> RunningServer:
         port = wanted.port
@@ -149,6 +161,7 @@ class Servers:
             with os.fdopen(os.open(self.log_file, flags, 0o600), "ab") as log:
                 if log.tell() > LOG_BYTES:
                     log.truncate(0)
+                    log.seek(0)
                 yield log
         except OSError as error:
             problem = f"the server's log {self.log_file} cannot be written: {error.strerror}"
@@ -176,7 +189,8 @@ class Servers:
 
 
 def _serve_command(wanted: Wanted, port: int) -> Iterator[str]:
-    yield from (sys.executable, "-m", "pensieve", "serve", "--until-unused", "--port", str(port))
+    # -P: nothing of the folder we are called in, which may be anybody's project, is imported.
+    yield from (sys.executable, "-P", "-m", "pensieve", "serve", "--until-unused", "--port", str(port))
     yield from ("--model", wanted.model)
 
 

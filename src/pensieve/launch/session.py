@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from pensieve.devices.lifetimes import lifetime_of
-from pensieve.errors import PensieveError
+from pensieve.errors import PensieveError, UsageError
 from pensieve.inference.server_client import RunningServer
 
 WATCH_SECONDS = 0.25
@@ -21,8 +21,15 @@ FORWARDED = (signal.SIGTERM, signal.SIGHUP)
 
 
 def run_in_foreground(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run the program with this terminal as its own; its exit status, or 128 and the signal that ended it."""
-    with subprocess.Popen(list(command), env=dict(environment)) as process, _signals_go_to(process):  # noqa: S603
+    """Run the program with this terminal as its own; its exit status, or 128 and the signal that ended it.
+
+    Raises `UsageError` where it cannot be started.
+    """
+    try:
+        started = subprocess.Popen(list(command), env=dict(environment))  # noqa: S603 - the user's own program
+    except OSError as error:
+        raise UsageError(f"{command[0]} cannot be started ({error.strerror}): install it anew") from error
+    with started as process, _signals_go_to(process):
         status = process.wait()
     return 128 - status if status < 0 else status
 

@@ -72,15 +72,17 @@ class TerminalKeys:
             self._path(key.encode()).unlink()
 
     def held(self) -> list[KeyNote]:
-        """The notes of the keys that processes hold now; those that are good no more are removed."""
+        """The notes of the keys that processes hold now; those of holders that are surely gone are removed."""
         notes = []
         with suppress(OSError):
             for path in self._folder.glob("*.json"):
                 note = self._read(path)
-                if note is None or not note.is_good:
-                    path.unlink(missing_ok=True)
-                elif note.holder is not None:
+                if note is None or note.holder is None:
+                    continue
+                if note.is_good:
                     notes.append(note)
+                elif note.holder.is_over:
+                    path.unlink(missing_ok=True)
         return notes
 
     def _path(self, key: bytes) -> Path:
