@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-import httpx
+import httpx2
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -110,8 +110,8 @@ async def test_signs_of_life_disturb_nobody() -> None:
             sent += piece
             if sent.count(b": still working\n\n") >= 3:
                 backend.may_speak.set()
-    replay = httpx.MockTransport(lambda _: httpx.Response(200, headers=response.headers, content=sent))
-    async with httpx.AsyncClient(transport=replay) as http, AsyncOpenAI(api_key="any", http_client=http) as client:
+    replay = httpx2.MockTransport(lambda _: httpx2.Response(200, headers=dict(response.headers), content=sent))
+    async with httpx2.AsyncClient(transport=replay) as http, AsyncOpenAI(api_key="any", http_client=http) as client:
         stream = await client.chat.completions.create(**body)
         assert [chunk.choices[0].delta.content async for chunk in stream] == ["", "late", None]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
@@ -36,8 +36,8 @@ async def run_errand(work: Coroutine[Any, Any, T], receive: Receive, ledger: Led
         await asyncio.wait([errand.task, listener])
 
 
-class _Errand:
-    def __init__(self, task: asyncio.Task[Any]) -> None:
+class _Errand(Generic[T]):
+    def __init__(self, task: asyncio.Task[T]) -> None:
         self.task = task
         self.error: PensieveError | None = None
 

@@ -192,11 +192,12 @@ def test_limits_and_shapes() -> None:
     assert request.output_schema == {"type": "object"}
 
 
-def test_arguments_that_are_no_json_are_kept() -> None:
-    """A model of another server wrote them, and refusing them would end the conversation."""
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{oops"}}
-    messages = read({"role": "user", "content": "hi"}, {"role": "assistant", "tool_calls": [call]}).request.messages
-    assert messages[1].parts == (ToolCallPart("c1", "look", {"arguments": "{oops"}),)
+@pytest.mark.parametrize("written", ["{oops", "[1]", f'{{"at":{"9" * 40}}}', f'{{"at":{"[" * 300}1{"]" * 300}}}'])
+def test_arguments_that_are_no_json_or_cannot_travel_are_kept_as_text(written: str) -> None:
+    """Models write such things, and a conversation must not end with them."""
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": written}}
+    messages = read({"role": "user", "content": "?"}, {"role": "assistant", "tool_calls": [call]}).request.messages
+    assert messages[1].parts == (ToolCallPart("c1", "look", {"arguments": written}),)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +219,8 @@ def test_arguments_that_are_no_json_are_kept() -> None:
         ({"modalities": ["audio"]}, "modalities"),
         ({"top_logprobs": 3}, "top_logprobs"),
         ({"logit_bias": {"x": 1}}, "logit_bias"),
+        ({"logit_bias": {"9" * 30: 1}}, "logit_bias"),
+        ({"logit_bias": {"-1": 1}}, "logit_bias"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         ({"temperature": 9}, "temperature"),
         ({"n": 99}, "n"),

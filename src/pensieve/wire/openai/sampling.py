@@ -5,6 +5,7 @@ Knows no message. The names that the API lacks are those of other local servers.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
@@ -22,6 +23,7 @@ Stop = StopString | Annotated[tuple[StopString, ...], Meta(max_length=64)]
 Bias = Annotated[float, Meta(ge=-100, le=100)]
 TokenId = Annotated[int, Meta(ge=0, lt=2**31)]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+_TOKEN_ID = re.compile(r"[0-9]{1,9}", re.ASCII)
 _NUM_SEEDS = int(RANGES["seed"].high) + 1
 
 
@@ -76,10 +78,10 @@ def decode_stop(stop: Stop | None) -> tuple[str, ...]:
 
 def decode_bias(bias: dict[str, float] | None) -> dict[int, float]:
     """Token ids and what is added to their logits; raises `InvalidRequest`."""
-    try:
-        return {int(token): value for token, value in (bias or {}).items()}
-    except ValueError as error:
-        raise InvalidRequest("its names must be token ids", path="logit_bias") from error
+    given = bias or {}
+    if not all(_TOKEN_ID.fullmatch(token) for token in given):
+        raise InvalidRequest("its names must be token ids", path="logit_bias")
+    return {int(token): value for token, value in given.items()}
 
 
 def decode_affinity(body: SamplingBody, affinity_key: str) -> str:

@@ -19,6 +19,7 @@ from pensieve.messages import (
     ToolCallPart,
     ToolResultPart,
 )
+from pensieve.wire.body import parse_object
 from pensieve.wire.openai.content import (
     NonEmpty,
     RefusalContent,
@@ -152,10 +153,10 @@ def _spoken(content: str | tuple[SpokenContent, ...]) -> tuple[TextPart, ...]:
 
 
 def _arguments(text: str) -> dict[str, Json]:
-    """Models of other servers write arguments that are no JSON; what they wrote is kept."""
+    """Models write arguments that are no JSON object, or none that can travel; what they wrote is kept as text."""
     try:
-        return msgspec.json.decode(text or "{}", type=dict[str, Json])
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        return parse_object(text.encode("utf-8", "replace") or b"{}")
+    except InvalidRequest:
         return {"arguments": text}
 
 
