@@ -133,6 +133,41 @@ def test_keys_pressed_during_an_answer_wait_for_the_prompt(window: Open) -> None
     chat.expect("Paris.")
 
 
+def test_thinking_is_unfolded_and_colours_are_chosen(window: Open) -> None:
+    """The whole transcript; answers after that are drawn so."""
+    chat = window("chat", columns=100)
+    ask(chat, "think", "Thought.")
+    ask(chat, "/think show", "thinking is shown")
+    ask(chat, "/theme", "*  terminal")
+    ask(chat, "/theme mono", "the theme is mono")
+    ask(chat, "/theme blue", "there is no theme blue: there are terminal, dark, light, mono, none")
+    shown = ask(chat, "tour", "the end")
+    _, *lines = re.sub(r"for \d+ s", "for 0 s", shown).split("\n")
+    assert [line.rstrip() for line in lines[: lines.index("> tour")]] == CHOSEN
+    assert "  Let me see.\n  thought for" in shown
+    assert chat.style_at("def ").fg == "default"
+
+
+CHOSEN = [
+    "> think",
+    "  thought for 0 s, about 3 tokens",
+    "Thought.",
+    "> /think show",
+    "  Let me see.",
+    "thinking is shown",
+    "> /theme",
+    "*  terminal",
+    "   dark",
+    "   light",
+    "   mono",
+    "   none",
+    "> /theme mono",
+    "the theme is mono",
+    "> /theme blue",
+    "error: there is no theme blue: there are terminal, dark, light, mono, none",
+]
+
+
 def test_colours_can_be_left_out(window: Open) -> None:
     """NO_COLOR is obeyed; bold stays."""
     chat = window("chat", environ={"NO_COLOR": "1"})

@@ -17,7 +17,7 @@ from pensieve.cli.chat.window import Forgot, Window, surely_fits
 from pensieve.cli.recipe import Recipe
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.conversation.store import ConversationStore
-from pensieve.errors import PensieveError, UsageError
+from pensieve.errors import ConversationNotFound, PensieveError, UsageError
 from pensieve.generation import Collector, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend
 from pensieve.messages import Message, Part, TextPart, say
@@ -163,7 +163,7 @@ class ChatSession:
     def new(self) -> None:
         """Begin a new conversation; the old one stays in the archive, and what is attached waits for a question."""
         self._conversation = self._measured = None
-        self.failed = self.typed = ""
+        self.failed = ""
         self.window = Window()
 
     async def open(self, conversation_id: int) -> Conversation:
@@ -283,7 +283,13 @@ class ChatSession:
             turn = begin(begun.id, messages, parent=before, model=recipe.model, is_summary=is_summary)
             return here.with_turn(turn) if here is not None else store.open(begun.id)
 
-        self._conversation = await self.archive.do(keep)
+        try:
+            self._conversation = await self.archive.do(keep)
+        except ConversationNotFound as error:
+            raise UsageError(
+                "another program deleted this conversation: /save FILE keeps what is here, /new begins another, and "
+                "/retry then asks there"
+            ) from error
 
     def _answered_head(self) -> int | None:
         """Where the next turn goes: after the last one, in the place of one that nobody answered."""

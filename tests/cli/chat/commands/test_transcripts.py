@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.chat.commands.all import TABLE
+from pensieve.conversation.store import ConversationStore
 from pensieve.inference.script import Fail, Say, Script, Turn
 from pensieve.messages import TextPart, say
 from talks import Talk, talking
@@ -170,6 +171,26 @@ def test_kept_conversations_are_listed_found_named_and_deleted(start: Start) -> 
     assert talk.say("/delete 1") == "Delete the first one with 1 turn? It cannot be brought back. y\ndeleted"
     assert "1 the first one" not in squeezed(talk.say("/list"))
     assert talk.say("/open 1").startswith("error: ")
+
+
+def test_a_conversation_that_another_program_deleted_is_told(start: Start) -> None:
+    """What was typed waits for the next one."""
+    talk = start()
+    talk.say("first")
+    with ConversationStore(talk.archive.path) as store:
+        store.delete(1)
+    assert "another program deleted this conversation" in talk.say("second")
+    assert talk.say("/new", "/retry").splitlines()[-1] == "Two."
+    assert talk.backend.requests[-1].messages == (say("user", "second"),)
+
+
+def test_who_answered_before_is_told(start: Start) -> None:
+    """Where it is another one now."""
+    talk = start()
+    talk.say("first")
+    with ConversationStore(talk.archive.path) as store:
+        store.append(1, [say("user", "Well?")], model="other")
+    assert "(other answered there, scripted does now; /model changes that)" in talk.say("/open 1")
 
 
 def test_another_model_takes_over_in_mid_conversation(start: Start) -> None:

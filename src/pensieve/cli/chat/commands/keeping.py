@@ -40,6 +40,8 @@ def open_conversation(desk: Desk, argument: str) -> Outcome:
     wanted = number(argument, "/list shows the conversations, /open 12 goes on with number 12")
     conversation = desk.loop.run(desk.session.open(wanted))
     desk.say(f"going on with {conversation.id}: {conversation.title} ({count_of(len(desk.session.turns), 'turn')})")
+    if conversation.model not in ("", desk.session.recipe.model):
+        desk.say(f"({conversation.model} answered there, {desk.session.recipe.model} does now; /model changes that)")
     if conversation.turns:
         for message in desk.session.turns[-1].messages:
             desk.screen.show(message)
