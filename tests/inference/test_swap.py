@@ -12,7 +12,7 @@ import pytest
 
 from pensieve.config.settings import ModelSettings, Settings
 from pensieve.devices.processes import ProcessMemory
-from pensieve.errors import LoadFailed, ModelNotFound, Overloaded, PensieveError
+from pensieve.errors import BackendFailure, LoadFailed, ModelNotFound, Overloaded, PensieveError
 from pensieve.generation import GenerationRequest, collect
 from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.residency import Change, Draining, Ended, Loaded, Loading, Restoring
@@ -59,6 +59,8 @@ class Loads(ScriptedBackend):
         """As the house says."""
         await asyncio.sleep(0)
         self.house.happened.append(f"load {self.name}")
+        if self.name in self.house.hangs:
+            await asyncio.Event().wait()
         if self.name in self.house.broken:
             raise LoadFailed("it is broken", self.name)
 
@@ -106,6 +108,7 @@ class House:
         self.happened: list[str] = []
         self.told: list[Change] = []
         self.broken: set[str] = set()
+        self.hangs: set[str] = set()
         self.may_end = asyncio.Event()
         self.weather = Weather(free_gb)
         sizes = sizes_gb or {"a": 1, "b": 1, "c": 1}
@@ -347,6 +350,22 @@ async def test_an_answer_under_way_is_not_idle() -> None:
         await asyncio.sleep(0.03)
         house.may_end.set()
         assert (await slow, house.happened) == ("one two", [])
+
+
+async def test_a_server_that_stops_while_a_model_is_loaded_leaves_none_behind() -> None:
+    """Whoever waits for the model is told so, and whoever comes afterwards."""
+    async with living() as house:
+        await house.ask("a")
+        house.hangs.add("b")
+        waiting = asyncio.create_task(house.ask("b"))
+        while not house.happened:  # noqa: ASYNC110 - the house has nothing to wait on
+            await asyncio.sleep(0)
+        await house.router.aclose()
+        with pytest.raises(BackendFailure, match="shutting down"):
+            await waiting
+        with pytest.raises(BackendFailure, match="shutting down"):
+            await house.ask("a")
+        assert sorted(house.happened) == ["close a", "close b", "load b"]
 
 
 async def test_counts_and_memory_are_told_over_all_workers() -> None:
