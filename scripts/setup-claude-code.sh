@@ -5,4 +5,5 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 if [ ! -x "$here/.venv/bin/python" ]; then
     sh "$here/scripts/setup" >&2
 fi
-exec "$here/.venv/bin/python" -m pensieve setup claude-code "$@"
+# -P: nothing of the folder we are called in is imported.
+exec "$here/.venv/bin/python" -P -m pensieve setup claude-code "$@"

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from pensieve.cli.agents import split_words
 from served import command, variables
 from tiny_models import make_tiny_model
 
+REPOSITORY = Path(__file__).parent.parent.parent
 OWN = {"--keep-server": False, "--local-model": True}
 TELL = """#!/usr/bin/env python3
 import json, os, sys
@@ -73,8 +75,16 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         time.sleep(0.1)
 
 
-def start(home: Path, *words: str, told: str = "told.json", then: str = "", **more: str) -> subprocess.Popen[str]:
-    """The command, with these words, in that home."""
+def start(
+    home: Path,
+    *words: str,
+    told: str = "told.json",
+    then: str = "",
+    script: Path | None = None,
+    cwd: Path | None = None,
+    **more: str,
+) -> subprocess.Popen[str]:
+    """The command, or the script for it, with these words, in that home."""
     settings = {
         "PATH": f"{home / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PENSIEVE_MODEL": str(home / "tiny.gguf"),
@@ -85,10 +95,10 @@ def start(home: Path, *words: str, told: str = "told.json", then: str = "", **mo
         "THEN": ASK + then,
     }
     return subprocess.Popen(
-        command("claude", *words),
+        ["sh", str(script), *words] if script else command("claude", *words),
         env=variables(home) | settings | more,
         text=True,
-        cwd=home,
+        cwd=cwd or home,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -179,3 +189,19 @@ def test_another_model_is_not_put_beside_the_one_that_is_served(home: Path) -> N
     assert (second.returncode, first.returncode) == (2, 143)
     assert "runs tiny" in said
     assert "second.gguf" in said
+
+
+def test_nothing_of_the_folder_it_is_called_in_is_imported(home: Path) -> None:
+    """It may be anybody's project: neither the launcher of a checkout nor the server that it starts runs its files."""
+    project, checkout = home / "project", home / "checkout"
+    (checkout / ".venv" / "bin").mkdir(parents=True)
+    (checkout / "scripts").mkdir()
+    project.mkdir()
+    (project / "click.py").write_text("open('ran', 'w')")
+    shutil.copy(REPOSITORY / "scripts" / "claude-local", checkout / "scripts")
+    python = checkout / ".venv" / "bin" / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    process = start(home, script=checkout / "scripts" / "claude-local", cwd=project)
+    _, said = process.communicate(timeout=120)
+    assert (process.returncode, (project / "ran").exists()) == (5, False), said

@@ -23,9 +23,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
-def run(home: Path, *words: str, said: str = "") -> subprocess.CompletedProcess[str]:
+def run(home: Path, *words: str, said: str = "", **more: str) -> subprocess.CompletedProcess[str]:
     """One of our commands, by a user whose home this is."""
-    environment = variables(home) | {"HOME": str(home)}
+    environment = variables(home) | {"HOME": str(home)} | more
     environment.pop("CLAUDE_CONFIG_DIR", None)
     return subprocess.run(
         command(*words), check=False, env=environment, input=said, capture_output=True, text=True, cwd=home, timeout=120
@@ -68,3 +68,10 @@ def test_a_shell_can_evaluate_what_env_prints(home: Path, client: str, name: str
     )
     assert shell.stdout.startswith((home / "url").read_text())
     assert "pensieve-terminal-" in done.stdout
+
+
+def test_a_question_that_fails_leaves_no_key_behind(tmp_path: Path) -> None:
+    """It would keep a server up for nobody as long as the terminal is open."""
+    done = run(tmp_path, "env", "claude", PENSIEVE_MODEL="no-such-model")
+    assert (done.returncode != 0, done.stdout) == (True, "")
+    assert list((tmp_path / "state" / "keys").iterdir()) == []

@@ -99,3 +99,39 @@ def test_taking_out_is_the_reverse_of_putting_in(
     before = json.dumps(rest | {"env": theirs}).encode()
     after = without_variables(with_variables(before, ours), ours, before)
     assert json.loads(after) == json.loads(before)
+
+
+def test_undo_finds_the_file_that_was_changed(tmp_path: Path) -> None:
+    """Though Claude Code's folder is another one by now: that one's settings are not touched."""
+    for name in ("then", "now"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "settings.json").write_bytes(THEIRS)
+    GlobalSettings(tmp_path / "then" / "settings.json", tmp_path / "note.json").change(OURS, "key")
+    note, is_whole = GlobalSettings(tmp_path / "now" / "settings.json", tmp_path / "note.json").undo()
+    assert (Path(note.path), is_whole) == (tmp_path / "then" / "settings.json", True)
+    assert [(tmp_path / name / "settings.json").read_bytes() for name in ("then", "now")] == [THEIRS, THEIRS]
+
+
+def test_a_change_that_was_cut_off_is_undone_byte_for_byte(settings: GlobalSettings) -> None:
+    """The note was written and the file was not, or somebody put it back by hand."""
+    settings.path.parent.mkdir()
+    settings.path.write_bytes(THEIRS)
+    settings.change(OURS, "key")
+    settings.path.write_bytes(THEIRS)
+    assert settings.undo()[1]
+    assert settings.path.read_bytes() == THEIRS
+
+
+def test_a_file_that_may_not_be_written_is_said_and_nothing_is_noted(settings: GlobalSettings) -> None:
+    """Some systems keep settings where their owner cannot write; a folder in its place stands for them here."""
+    settings.path.mkdir(parents=True)
+    with pytest.raises(UsageError, match="cannot be changed"):
+        settings.change(OURS, "key")
+    with pytest.raises(UsageError, match="nothing to undo"):
+        settings.undo()
+
+
+def test_half_a_surrogate_pair_stays_what_it_is() -> None:
+    """It is JSON, though no text."""
+    before = b'{"a": "\\ud800"}'
+    assert json.loads(without_variables(with_variables(before, OURS), OURS, before)) == json.loads(before)

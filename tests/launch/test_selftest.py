@@ -74,7 +74,7 @@ def test_what_could_not_be_seen_is_not_called_proven(home: Path) -> None:
     assert "NOT proven" in list(sentences(proof))[-1][1]
 
 
-@pytest.mark.parametrize("change", ["content", "mode", "name", "link"])
+@pytest.mark.parametrize("change", ["content", "mode", "name", "link", "empty folder", "link to a folder"])
 def test_a_fingerprint_knows_contents_modes_names_and_links(home: Path, change: str) -> None:
     """Whatever changes, the digest does."""
     settings, before = home / ".claude" / "settings.json", fingerprint(home)
@@ -85,8 +85,12 @@ def test_a_fingerprint_knows_contents_modes_names_and_links(home: Path, change: 
         settings.chmod(0o600)
     elif change == "name":
         settings.rename(settings.with_name("other.json"))
-    else:
+    elif change == "link":
         (home / ".claude.json").symlink_to("elsewhere")
+    elif change == "empty folder":
+        (home / ".config" / "claude").mkdir(parents=True)
+    else:
+        (home / ".claude" / "skills").symlink_to(home / ".claude")
     assert fingerprint(home) != before
 
 

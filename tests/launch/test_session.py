@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -68,3 +69,12 @@ def test_a_server_that_cannot_be_had_again_is_told_with_the_reason() -> None:
     with ServerWatch(ended(), ended) as dying:
         dying.join(20)
     assert (len(dying.notes), "left so" in dying.notes[-1]) == (MAX_RESTARTS + 1, True)
+
+
+def test_a_program_that_cannot_be_started_is_told_in_a_sentence(tmp_path: Path) -> None:
+    """One for another machine, for example: a file that may be run and is no program."""
+    broken = tmp_path / "claude"
+    broken.write_bytes(b"\x7fELF nothing")
+    broken.chmod(0o755)
+    with pytest.raises(UsageError, match="cannot be started"):
+        run_in_foreground([str(broken)], os.environ)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,27 @@ def test_a_key_ends_with_its_holder_and_its_note_is_swept(keys: TerminalKeys, tm
         process.kill()
     assert not keys.admits(key.encode())
     assert (keys.held(), list((tmp_path / "keys").iterdir())) == ([], [])
+
+
+def test_a_note_that_cannot_be_read_now_is_kept(keys: TerminalKeys, key: str, tmp_path: Path) -> None:
+    """Somebody opened the folder to others: nobody is admitted until it is closed again, and no key is lost."""
+    (tmp_path / "keys").chmod(0o755)
+    assert (keys.held(), keys.admits(key.encode())) == ([], False)
+    (tmp_path / "keys").chmod(0o700)
+    assert keys.admits(key.encode())
+
+
+def test_a_process_that_nothing_is_told_of_is_not_called_over(here: Lifetime) -> None:
+    """Where no descriptor is free, a server that asked would take everybody for gone."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        assert (here.goes_on, here.is_over) == (False, False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert Lifetime(here.pid, "long ago").is_over
 
 
 def test_a_key_for_good_ends_when_it_is_revoked(keys: TerminalKeys) -> None:

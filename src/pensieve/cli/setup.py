@@ -17,7 +17,7 @@ from pensieve.launch.claude import claude_variables
 from pensieve.launch.environment import Endpoint
 from pensieve.launch.global_settings import GlobalSettings
 from pensieve.launch.plan import ModelFacts, plan_claude
-from pensieve.launch.seat import mint
+from pensieve.launch.seat import mint, mint_for
 from pensieve.server.terminal_keys import TerminalKeys
 
 ONLY_PRIVATE = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST")
@@ -57,9 +57,14 @@ def setup_claude_code(*, undo: bool, yes: bool) -> None:
 def env(client: str) -> None:
     """Print what a shell exports to reach the server here: eval "$(pensieve env)". The key ends with the terminal."""
     loaded = load_settings()
-    terminal = lifetime_of(os.getsid(0)) or lifetime_of(os.getppid())
-    key = mint(TerminalKeys(loaded.folders.keys), terminal, f"env {client}")
-    told = _shared_variables(loaded, key)
+    keys, shell = TerminalKeys(loaded.folders.keys), os.getsid(0)
+    # In a container the session may be led from outside.
+    key = mint_for(keys, shell if lifetime_of(shell) else os.getppid(), f"env {client}")
+    try:
+        told = _shared_variables(loaded, key)
+    except BaseException:
+        keys.revoke(key)
+        raise
     if client == "openai":
         told = {"OPENAI_BASE_URL": f"{told['ANTHROPIC_BASE_URL']}/v1", "OPENAI_API_KEY": key}
     for name, value in told.items():

@@ -36,14 +36,22 @@ def take_seat(
     """A seat for this process, given up at the end; with `keeps_server` the server stays when everybody has left."""
     keys = TerminalKeys(folders.keys)
     # The key is noted before the model is loaded, so that the server does not take itself for unused meanwhile.
-    key = mint(keys, lifetime_of(os.getpid()), purpose)
+    key = mint_for(keys, os.getpid(), purpose)
     try:
         server = servers.find_or_start(wanted)
         if keeps_server and not _is_kept(keys, server):
-            mint(keys, lifetime_of(server.pid), "kept")
+            mint_for(keys, server.pid, "kept")
         yield Seat(server, Endpoint(server.url, key), servers.facts(server, wanted))
     finally:
         keys.revoke(key)
+
+
+def mint_for(keys: TerminalKeys, pid: int, purpose: str) -> str:
+    """A new key that ends with that process; raises `UsageError` where that process cannot be told from others."""
+    holder = lifetime_of(pid)
+    if holder is None:  # a key without a holder would be good for ever
+        raise UsageError(f"this system tells nothing of process {pid}, so no key can end with it: is /proc there?")
+    return mint(keys, holder, purpose)
 
 
 def mint(keys: TerminalKeys, holder: Lifetime | None, purpose: str) -> str:
