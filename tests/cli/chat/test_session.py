@@ -328,7 +328,7 @@ async def test_what_is_attached_goes_with_the_next_question_also_of_a_new_conver
     session.new()
     await submit(session, "first")
     assert backend.requests[0].messages[-1].parts == (TextPart("a file"), TextPart("first"))
-    assert session.attachments == ()
+    assert not len(session.attachments)
 
 
 async def test_a_conversation_is_gone_on_with_in_another_session(made: Made) -> None:
