@@ -73,6 +73,15 @@ class Place(NamedTuple):
         assert done.returncode == 0, (done.stdout + done.stderr)[-3_000:]
         return done.stdout
 
+    def launch(self, program: Path, *words: str, **settings: str) -> str:
+        """What an agent says that our own command starts, with that program as the user's own."""
+        found = {
+            "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
+            "PENSIEVE_HOME": str(self.work.parent / "pensieve"),
+            "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        }
+        return self.run(*command(*words), **found, **settings)
+
 
 def agent_command(name: str) -> str:
     """The agent's command, if `make clients` installed it; else the test is skipped."""

@@ -51,6 +51,14 @@ def write_gguf(
     return path
 
 
+def write_sparse(path: Path, num_bytes: int) -> None:
+    """A GGUF file whose header tells of weights of that size, and which takes no room on the disk."""
+    huge = Tensor("token_embd.weight", (num_bytes // 4096 * 1024, 1), 0, 0)
+    write_gguf(path, TINY_MODEL, (huge,))
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size + num_bytes)
+
+
 def gguf_bytes(
     metadata: Mapping[str, Value] = TINY_MODEL, tensors: Sequence[Tensor] = TINY_TENSORS, *, version: int = 3
 ) -> bytes:

@@ -1,4 +1,4 @@
-"""`pensieve claude` from its command to its exit status, with a stand-in for the agent's program and a tiny model."""
+"""`pensieve claude`, `codex` and `opencode`, from command to exit status: stand-ins for agents, a tiny model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from gguf_files import write_sparse
 from gguf_models import write_gguf_model
 from pensieve.cli.agents import split_words
 from served import command, variables
@@ -61,13 +62,14 @@ def test_our_options_stand_first_and_the_rest_is_untouched(words: list[str], own
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home with a tiny model and a stand-in for Claude Code, whose server has gone at the end."""
+    """A home with a tiny model and stand-ins for the agents, whose server has gone at the end."""
     home = tmp_path_factory.mktemp("agents")
     folder = make_tiny_model(home / "tiny", "qwen2", max_position_embeddings=8_192)
     write_gguf_model(home / "tiny.gguf", folder)
     (home / "bin").mkdir()
-    (home / "bin" / "claude").write_text(TELL)
-    (home / "bin" / "claude").chmod(0o755)
+    for agent in ("claude", "codex", "opencode"):
+        (home / "bin" / agent).write_text(TELL)
+        (home / "bin" / agent).chmod(0o755)
     yield home
     give_up = time.monotonic() + 60
     while (home / "state" / "server.json").exists():
@@ -78,6 +80,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def start(
     home: Path,
     *words: str,
+    agent: str = "claude",
     told: str = "told.json",
     then: str = "",
     script: Path | None = None,
@@ -90,12 +93,12 @@ def start(
         "PENSIEVE_MODEL": str(home / "tiny.gguf"),
         "PENSIEVE_PORT": "0",
         "PENSIEVE_LLAMACPP_THREADS": "1",
-        "PENSIEVE_SERVER_LINGER_SECONDS": "0.5",
+        "PENSIEVE_SERVER_LINGER_SECONDS": "3",
         "TOLD": str(home / told),
         "THEN": ASK + then,
     }
     return subprocess.Popen(
-        ["sh", str(script), *words] if script else command("claude", *words),
+        ["sh", str(script), *words] if script else command(agent, *words),
         env=variables(home) | settings | more,
         text=True,
         cwd=cwd or home,
@@ -139,6 +142,22 @@ def test_the_agent_gets_the_words_the_limits_and_nothing_inherited(home: Path) -
     assert "runs bare" in said
 
 
+def test_codex_and_opencode_get_the_same_each_in_its_own_words(home: Path) -> None:
+    """Both at once, beside one server: where it is, the key in a variable, and the user's words untouched."""
+    words = ("exec", "--", "-x", "two words")
+    both = {agent: start(home, *words, agent=agent, told=f"{agent}.json") for agent in ("codex", "opencode")}
+    for agent, process in both.items():
+        printed, said = process.communicate(timeout=120)
+        assert (process.returncode, printed, "fewer tools" in said) == (5, "", True), said
+        assert told(home, f"{agent}.json")["PENSIEVE_TERMINAL_KEY"].startswith("pensieve-terminal-")
+    given, heard = (json.loads((home / f"{agent}.json").read_text())["words"] for agent in both)
+    assert (tuple(given[-4:]), tuple(heard)) == (words, words)
+    config = json.loads(told(home, "opencode.json")["OPENCODE_CONFIG_CONTENT"])
+    address = config["provider"]["pensieve"]["options"]["baseURL"]
+    assert f'model_providers.pensieve.base_url="{address}"' in given
+    assert told(home, "codex.json")["CODEX_HOME"] == str(home / "data" / "agents" / "codex")
+
+
 def test_a_server_that_dies_under_the_agent_is_there_again(home: Path) -> None:
     """At the same address and for the same key, so that the agent's own retries succeed; afterwards it is told."""
     kill = f"""
@@ -155,17 +174,18 @@ while status(os.environ["ANTHROPIC_AUTH_TOKEN"]) != 200:
 
 
 def test_what_hinders_the_start_is_one_sentence(home: Path) -> None:
-    """A port that is taken, a model that cannot be loaded, a file where a folder should be."""
-    other = home / "other"
-    (other / "data" / "agents").mkdir(parents=True)
+    """A port that is taken, a model that is broken or too large for memory, a file where a folder should be."""
+    others = [str(home / f"other-{number}") for number in range(3)]
     (home / "broken.gguf").write_bytes((home / "tiny.gguf").read_bytes()[:-1000])
+    write_sparse(home / "huge.gguf", 10**12)
     (home / "blocked" / "data" / "agents").mkdir(parents=True)
     (home / "blocked" / "data" / "agents" / "claude").write_text("in the way")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         wrong = {
-            f"port {port} is taken": {"PENSIEVE_PORT": port, "PENSIEVE_HOME": str(other)},
-            "could not be loaded": {"PENSIEVE_MODEL": str(home / "broken.gguf"), "PENSIEVE_HOME": str(other)},
+            f"port {port} is taken": {"PENSIEVE_PORT": port, "PENSIEVE_HOME": others[0]},
+            "could not be loaded": {"PENSIEVE_MODEL": str(home / "broken.gguf"), "PENSIEVE_HOME": others[1]},
+            "it needs 1000.": {"PENSIEVE_MODEL": str(home / "huge.gguf"), "PENSIEVE_HOME": others[2]},
             "cannot be used": {"PENSIEVE_HOME": str(home / "blocked")},
         }
         for sentence, settings in wrong.items():

@@ -59,14 +59,16 @@ def test_without_a_yes_nothing_is_changed(home: Path) -> None:
     assert list((home / "state" / "keys").iterdir()) == []
 
 
+def evaluated(exports: str, then: str) -> str:
+    """What a shell prints that has evaluated the exports."""
+    return subprocess.run(["sh", "-c", f"{exports}\n{then}"], capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.parametrize(("client", "name"), [("claude", "ANTHROPIC_BASE_URL"), ("openai", "OPENAI_BASE_URL")])
 def test_a_shell_can_evaluate_what_env_prints(home: Path, client: str, name: str) -> None:
     """With a key for that terminal."""
     done = run(home, "env", client)
-    shell = subprocess.run(
-        ["sh", "-c", f'{done.stdout}\nprintf %s "${name}"'], capture_output=True, text=True, check=True
-    )
-    assert shell.stdout.startswith((home / "url").read_text())
+    assert evaluated(done.stdout, f'printf %s "${name}"').startswith((home / "url").read_text())
     assert "pensieve-terminal-" in done.stdout
 
 
@@ -75,3 +77,21 @@ def test_a_question_that_fails_leaves_no_key_behind(tmp_path: Path) -> None:
     done = run(tmp_path, "env", "claude", PENSIEVE_MODEL="no-such-model")
     assert (done.returncode != 0, done.stdout) == (True, "")
     assert list((tmp_path / "state" / "keys").iterdir()) == []
+
+
+def test_a_shell_gets_opencodes_whole_configuration(home: Path) -> None:
+    """In one variable, and the key in another."""
+    show = 'printf "%s\\n%s" "$PENSIEVE_TERMINAL_KEY" "$OPENCODE_CONFIG_CONTENT"'
+    key, config = evaluated(run(home, "env", "opencode").stdout, show).split("\n")
+    assert key.startswith("pensieve-terminal-")
+    assert json.loads(config)["provider"]["pensieve"]["options"]["baseURL"] == (home / "url").read_text() + "/v1"
+
+
+def test_a_shell_gets_a_codex_that_is_told_of_the_server(home: Path) -> None:
+    """A function before the user's own program, since Codex reads no address from variables."""
+    (home / "bin").mkdir()
+    (home / "bin" / "codex").write_text('#!/bin/sh\nfor word; do echo "$word"; done\n')
+    (home / "bin" / "codex").chmod(0o755)
+    words = evaluated(run(home, "env", "codex").stdout, f"PATH={home}/bin:$PATH\ncodex exec 'two words'").splitlines()
+    assert f'model_providers.pensieve.base_url="{(home / "url").read_text()}/v1"' in words
+    assert words[-2:] == ["exec", "two words"]

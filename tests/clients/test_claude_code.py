@@ -134,14 +134,9 @@ def claude(at: Place, program: Path) -> Claude:
 def ask(at: Place, program: Path, question: str, *words: str, unit: str = "tokens") -> dict[str, Any]:
     """What `pensieve claude --print` reports; time and size of the prompt are printed."""
     began = time.monotonic()
-    settings = {
-        "PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}",
-        "PENSIEVE_HOME": str(at.work.parent / "pensieve"),
-        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
-        "IS_SANDBOX": "1",  # as root, it would not go without permissions
-    }
     fixed = ["--dangerously-skip-permissions", "--output-format", "json", *words]
-    printed = at.run(sys.executable, "-m", "pensieve", "claude", "--print", question, *fixed, **settings)
+    # As root, it would not go without permissions.
+    printed = at.launch(program, "claude", "--print", question, *fixed, IS_SANDBOX="1")
     report: dict[str, Any] = json.loads(printed)
     size = at.fetch("/v1/pensieve/cache")["requests"][0]["prompt_tokens"]
     print(f"Claude Code, {question!r}: {time.monotonic() - began:.1f} s, last prompt {size:,} {unit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,23 @@ def test_codex_reads_edits_and_runs(tmp_path: Path, options: tuple[str, ...]) ->
     # Each turn begins with all that the turn before it was, whatever ids and dates stand beside it.
     assert [line["reason"] for line in lines] == ["evicted"] * 3 + ["new"]  # a script keeps no cache
     assert not any(line.get("difference") for line in lines)
+
+
+@pytest.mark.parametrize("context_tokens", [32_768, 8_192], ids=["all its tools", "a small prompt"])
+def test_codex_that_is_launched_does_the_same(tmp_path: Path, context_tokens: int) -> None:
+    """By `pensieve codex exec`, and without a trace in the user's home."""
+    program = Path(agent_command("codex"))
+    script = write_script(tmp_path / "script.json", *LOOP, context_tokens=context_tokens)
+    with place(tmp_path, "--script", str(script)) as at:
+        write_files(at.work)
+        began = time.monotonic()
+        fixed = ("--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox")
+        said = at.launch(program, "codex", "exec", *fixed, "Mend the greeting, please.")
+        sizes = [line["prompt_tokens"] for line in at.fetch("/v1/pensieve/cache")["requests"]]
+    print(f"Codex, {context_tokens:,} tokens: {time.monotonic() - began:.1f} s, prompts of {sizes} words")
+    assert said.strip().endswith("The greeting is mended and checked.")
+    assert (at.work / "greeting.txt").read_text() == "hello world\n"
+    assert (len(sizes), list(at.home.iterdir())) == (4, [])
 
 
 @pytest.mark.model

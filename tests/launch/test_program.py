@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.errors import UsageError
-from pensieve.launch.program import CLAUDE, find_program, version_note, version_of
+from pensieve.launch.program import CLAUDE, CODEX, OPENCODE, Agent, find_program, version_note, version_of
 
 
 def program(folder: Path, script: str) -> dict[str, str]:
@@ -19,10 +19,13 @@ def program(folder: Path, script: str) -> dict[str, str]:
     return {"PATH": f"{folder}{os.pathsep}{os.defpath}"}
 
 
-def test_a_program_that_is_missing_is_answered_with_how_to_get_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("agent", "package"), [(CLAUDE, "@anthropic-ai/claude-code"), (CODEX, "@openai/codex"), (OPENCODE, "opencode-ai")]
+)
+def test_a_program_that_is_missing_is_answered_with_how_to_get_it(tmp_path: Path, agent: Agent, package: str) -> None:
     """One sentence, with the command."""
-    with pytest.raises(UsageError, match="npm install -g @anthropic-ai/claude-code"):
-        find_program(CLAUDE, {"PATH": str(tmp_path)})
+    with pytest.raises(UsageError, match=f"npm install -g {package}`"):
+        find_program(agent, {"PATH": str(tmp_path)})
 
 
 @pytest.mark.parametrize(

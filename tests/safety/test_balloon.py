@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from cage import MEGABYTE, Cage
-from gguf_files import TINY_MODEL, Tensor, write_gguf
+from gguf_files import write_sparse
 
 from .conftest import Serve
 from .crowd import Crowd, press
@@ -123,11 +123,3 @@ async def test_a_model_too_big_for_its_container_is_refused_before_it_is_loaded(
     assert "it needs 3." in message
     assert "take smollm2-135m, which fits" in message
     assert (told["worker"]["loads"], len(cage.pids)) == (0, 1)
-
-
-def write_sparse(path: Path, num_bytes: int) -> None:
-    """A GGUF file whose header tells of weights of that size, and which takes no room on the disk."""
-    huge = Tensor("token_embd.weight", (num_bytes // 4096 * 1024, 1), 0, 0)
-    write_gguf(path, TINY_MODEL, (huge,))
-    with path.open("r+b") as file:
-        file.truncate(path.stat().st_size + num_bytes)

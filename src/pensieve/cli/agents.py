@@ -1,10 +1,10 @@
-"""`pensieve claude`: an agent in this terminal, on this machine's model. Wires together what `launch` decides."""
+"""`pensieve claude|codex|opencode`: an agent in this terminal, on this machine's model, as `launch` decides."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -13,10 +13,10 @@ import msgspec
 from pensieve.cli.context import load_settings
 from pensieve.cli.text import one_line
 from pensieve.config.sources import LoadedSettings
-from pensieve.launch import claude, selftest
+from pensieve.launch import claude, codex, opencode, selftest
 from pensieve.launch.environment import Endpoint
 from pensieve.launch.plan import ModelFacts, note_of, plan_claude
-from pensieve.launch.program import CLAUDE, Agent, find_program, version_note, version_of
+from pensieve.launch.program import CLAUDE, CODEX, OPENCODE, Agent, find_program, version_note, version_of
 from pensieve.launch.seat import Seat, take_seat
 from pensieve.launch.server import Servers, Wanted
 from pensieve.launch.session import ServerWatch, run_in_foreground
@@ -84,9 +84,29 @@ class Progress:
             click.echo(f"pensieve: {one_line(sentence)}", err=True)
 
 
+class Start(msgspec.Struct, frozen=True):
+    """How an agent is started beside a seat: its words and environment, and what the user should know of them."""
+
+    words: list[str]
+    environment: dict[str, str]
+    note: str = ""
+
+
+Dress = Callable[[Seat, Path, Sequence[str]], Start]
+"""Takes the seat, the agent's folder and the user's words."""
+
+
+def own_options(command: Callable[..., int]) -> Callable[..., int]:
+    """What every agent's command has of its own."""
+    keep = click.option("--keep-server", is_flag=True, help="Let the server run on when the last terminal has left.")
+    model = click.option(
+        "--local-model", metavar="NAME", help="The model that answers: a name, or the path of a file or folder."
+    )
+    return model(keep(command))
+
+
 @click.command("claude", cls=AgentCommand)
-@click.option("--local-model", metavar="NAME", help="The model that answers: a name, or the path of a file or folder.")
-@click.option("--keep-server", is_flag=True, help="Let the server run on when the last terminal has left.")
+@own_options
 @click.option("--self-test", is_flag=True, help="Prove that your own settings and all other machines are left alone.")
 def claude_command(local_model: str | None, *, keep_server: bool, self_test: bool, words: tuple[str, ...]) -> int:
     """Run Claude Code in this terminal on a model of this machine.
@@ -94,19 +114,95 @@ def claude_command(local_model: str | None, *, keep_server: bool, self_test: boo
     Everything behind these options goes to Claude Code as it is. Other terminals, and your own settings of Claude Code,
     stay as they are.
     """
-    loaded, progress = load_settings({"model.name": local_model}), Progress()
-    program = _checked_program(CLAUDE, progress)
-    folder = loaded.folders.data / "agents" / "claude"
-    claude.prepare_claude_folder(folder)
-    if self_test:
-        return prove_claude(program, folder)
-    servers, wanted = open_servers(loaded, progress)
-    with take_seat(servers, wanted, loaded.folders, "claude", keeps_server=keep_server) as seat:
-        plan = plan_claude(seat.facts)
-        progress.note(note_of(plan))
-        told = claude.claude_variables(seat.endpoint, seat.facts, plan, folder)
-        command = [str(program), *claude.claude_arguments(plan, words)]
-        return run_beside(seat, servers, wanted, progress, command, claude.claude_environment(os.environ, told))
+    desk = open_desk(CLAUDE, local_model, keeps_server=keep_server)
+    claude.prepare_claude_folder(desk.folder)
+    desk.check_version(claude.claude_places(desk.folder))
+    return prove_claude(desk.program, desk.folder) if self_test else run_agent(desk, words, _dress_claude)
+
+
+@click.command("codex", cls=AgentCommand)
+@own_options
+def codex_command(local_model: str | None, *, keep_server: bool, words: tuple[str, ...]) -> int:
+    """Run Codex in this terminal on a model of this machine.
+
+    Everything behind these options goes to Codex as it is. Other terminals, and your own settings of Codex, stay as
+    they are.
+    """
+    desk = open_desk(CODEX, local_model, keeps_server=keep_server)
+    codex.prepare_codex_folder(desk.folder)
+    desk.check_version(codex.codex_places(desk.folder))
+    return run_agent(desk, words, _dress_codex)
+
+
+@click.command("opencode", cls=AgentCommand)
+@own_options
+def opencode_command(local_model: str | None, *, keep_server: bool, words: tuple[str, ...]) -> int:
+    """Run opencode in this terminal on a model of this machine.
+
+    Everything behind these options goes to opencode as it is. Other terminals, and your own settings of opencode, stay
+    as they are.
+    """
+    desk = open_desk(OPENCODE, local_model, keeps_server=keep_server)
+    opencode.prepare_opencode_folder(desk.folder, os.environ, Path.home())
+    desk.check_version(opencode.opencode_places(desk.folder))
+    return run_agent(desk, words, _dress_opencode)
+
+
+def _dress_claude(seat: Seat, folder: Path, words: Sequence[str]) -> Start:
+    plan = plan_claude(seat.facts)
+    told = claude.claude_variables(seat.endpoint, seat.facts, plan, folder)
+    return Start(claude.claude_arguments(plan, words), claude.claude_environment(os.environ, told), note_of(plan))
+
+
+def _dress_codex(seat: Seat, folder: Path, words: Sequence[str]) -> Start:
+    plan = codex.plan_codex(seat.facts)
+    options = codex.codex_options(seat.endpoint, seat.facts, plan, folder)
+    environment = codex.codex_environment(os.environ, seat.endpoint, folder)
+    return Start(codex.codex_arguments(options, words), environment, codex.codex_note(plan))
+
+
+def _dress_opencode(seat: Seat, folder: Path, words: Sequence[str]) -> Start:
+    plan = opencode.plan_opencode(seat.facts)
+    told = opencode.opencode_variables(seat.endpoint, seat.facts, plan)
+    environment = opencode.opencode_environment(os.environ, told, folder)
+    return Start(list(words), environment, opencode.opencode_note(plan))
+
+
+class AgentDesk(msgspec.Struct, frozen=True):
+    """What is known before a server is asked: the agent's program, and the user's settings."""
+
+    agent: Agent
+    program: Path
+    loaded: LoadedSettings
+    progress: Progress
+    keeps_server: bool
+
+    @property
+    def folder(self) -> Path:
+        """Where the agent keeps its things when it is started here."""
+        return self.loaded.folders.data / "agents" / self.agent.command
+
+    def check_version(self, places: Mapping[str, str]) -> None:
+        """Say what the user should know of the program's version; it is asked with its folder in place of theirs."""
+        version = version_of(self.program, {**os.environ, **places})
+        self.progress.note(version_note(self.agent, version))
+
+
+def open_desk(agent: Agent, local_model: str | None, *, keeps_server: bool) -> AgentDesk:
+    """The agent's program on this machine; raises `UsageError` where it is not installed."""
+    program = find_program(agent, os.environ)
+    return AgentDesk(agent, program, load_settings({"model.name": local_model}), Progress(), keeps_server)
+
+
+def run_agent(desk: AgentDesk, words: Sequence[str], dress: Dress) -> int:
+    """Start or find the server, run the agent beside it, and give back its exit status."""
+    servers, wanted = open_servers(desk.loaded, desk.progress)
+    folders = desk.loaded.folders
+    with take_seat(servers, wanted, folders, desk.agent.command, keeps_server=desk.keeps_server) as seat:
+        start = dress(seat, desk.folder, words)
+        desk.progress.note(start.note)
+        command = [str(desk.program), *start.words]
+        return run_beside(seat, servers, wanted, desk.progress, command, start.environment)
 
 
 def prove_claude(program: Path, folder: Path) -> int:
@@ -152,9 +248,3 @@ def run_beside(
     for sentence in watch.notes:
         progress.note(sentence)
     return status
-
-
-def _checked_program(agent: Agent, progress: Progress) -> Path:
-    program = find_program(agent, os.environ)
-    progress.note(version_note(agent, version_of(program, os.environ)))
-    return program

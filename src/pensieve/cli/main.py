@@ -26,6 +26,8 @@ COMMANDS = {
     "models": Entry("pensieve.cli.models:models", "List, convert or remove the models on this machine."),
     "prompts": Entry("pensieve.cli.prompts:prompts", "List, show and make presets for conversations."),
     "claude": Entry("pensieve.cli.agents:claude_command", "Run Claude Code in this terminal on a local model."),
+    "codex": Entry("pensieve.cli.agents:codex_command", "Run Codex in this terminal on a local model."),
+    "opencode": Entry("pensieve.cli.agents:opencode_command", "Run opencode in this terminal on a local model."),
     "history": Entry("pensieve.cli.history:history", "Find, read, export, import and delete conversations."),
     "setup": Entry("pensieve.cli.setup:setup", "Change an agent's own settings to use the server here; undo it."),
     "env": Entry("pensieve.cli.setup:env", "Print what a shell exports to reach the server here."),

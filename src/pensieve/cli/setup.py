@@ -14,8 +14,10 @@ from pensieve.cli.context import load_settings
 from pensieve.config.sources import LoadedSettings
 from pensieve.devices.lifetimes import lifetime_of
 from pensieve.launch.claude import claude_variables
-from pensieve.launch.environment import Endpoint
+from pensieve.launch.codex import codex_arguments, codex_options, plan_codex, prepare_codex_folder
+from pensieve.launch.environment import TERMINAL_KEY, Endpoint
 from pensieve.launch.global_settings import GlobalSettings
+from pensieve.launch.opencode import opencode_variables, plan_opencode
 from pensieve.launch.plan import ModelFacts, plan_claude
 from pensieve.launch.seat import mint, mint_for
 from pensieve.server.terminal_keys import TerminalKeys
@@ -45,7 +47,7 @@ def setup_claude_code(*, undo: bool, yes: bool) -> None:
         return
     earlier, key = settings.noted_key, mint(keys, None, "setup claude-code")
     try:
-        _change(settings, _shared_variables(loaded, key), key, is_agreed=yes)
+        _change(settings, _shared_variables(*_running(loaded, key)), key, is_agreed=yes)
     except BaseException:
         keys.revoke(key)
         raise
@@ -53,7 +55,7 @@ def setup_claude_code(*, undo: bool, yes: bool) -> None:
 
 
 @click.command("env")
-@click.argument("client", type=click.Choice(["claude", "openai"]), default="claude")
+@click.argument("client", type=click.Choice(["claude", "codex", "opencode", "openai"]), default="claude")
 def env(client: str) -> None:
     """Print what a shell exports to reach the server here: eval "$(pensieve env)". The key ends with the terminal."""
     loaded = load_settings()
@@ -61,24 +63,51 @@ def env(client: str) -> None:
     # In a container the session may be led from outside.
     key = mint_for(keys, shell if lifetime_of(shell) else os.getppid(), f"env {client}")
     try:
-        told = _shared_variables(loaded, key)
+        lines = _exports(client, loaded, key)
     except BaseException:
         keys.revoke(key)
         raise
-    if client == "openai":
-        told = {"OPENAI_BASE_URL": f"{told['ANTHROPIC_BASE_URL']}/v1", "OPENAI_API_KEY": key}
-    for name, value in told.items():
-        click.echo(f"export {name}={shlex.quote(value)}")
+    for line in lines:
+        click.echo(line)
 
 
-def _shared_variables(loaded: LoadedSettings, key: str) -> dict[str, str]:
-    """What Claude Code is told of the running server, or of the one that is started for the question."""
+def _exports(client: str, loaded: LoadedSettings, key: str) -> list[str]:
+    """What a shell evaluates, line by line."""
+    endpoint, facts = _running(loaded, key)
+    more: list[str] = []
+    match client:
+        case "claude":
+            told = _shared_variables(endpoint, facts)
+        case "opencode":
+            told = opencode_variables(endpoint, facts, plan_opencode(facts))
+        case "codex":
+            told = {TERMINAL_KEY: key}
+            more = [_codex_function(loaded, endpoint, facts)]
+        case _:
+            told = {"OPENAI_BASE_URL": f"{endpoint.url}/v1", "OPENAI_API_KEY": key}
+    return [f"export {name}={shlex.quote(value)}" for name, value in told.items()] + more
+
+
+def _codex_function(loaded: LoadedSettings, endpoint: Endpoint, facts: ModelFacts) -> str:
+    """A command of the shell's: Codex takes an address from its settings only, not from a variable."""
+    folder = loaded.folders.data / "agents" / "codex"
+    prepare_codex_folder(folder)
+    options = codex_options(endpoint, facts, plan_codex(facts), folder)
+    return f'codex() {{ command codex {shlex.join(codex_arguments(options, ()))} "$@"; }}'
+
+
+def _running(loaded: LoadedSettings, key: str) -> tuple[Endpoint, ModelFacts]:
+    """The running server, or the one that is started for the question, and what its model can."""
     progress = Progress()
     servers, wanted = open_servers(loaded, progress)
     server = servers.find_or_start(wanted)
-    facts: ModelFacts = servers.facts(server, wanted)
+    facts = servers.facts(server, wanted)
     progress.end()
-    told = claude_variables(Endpoint(server.url, key), facts, plan_claude(facts), Path())
+    return Endpoint(server.url, key), facts
+
+
+def _shared_variables(endpoint: Endpoint, facts: ModelFacts) -> dict[str, str]:
+    told = claude_variables(endpoint, facts, plan_claude(facts), Path())
     return {name: value for name, value in told.items() if name not in ONLY_PRIVATE}
 
 

@@ -5,17 +5,14 @@ The user's own settings are neither read nor changed. Starts nothing.
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from pensieve.errors import UsageError
 from pensieve.launch.environment import Endpoint, scrubbed, without_proxy
+from pensieve.launch.folder import prepare_folder
 from pensieve.launch.plan import ModelFacts, Plan
 from pensieve.messages import Json
 
@@ -79,7 +76,7 @@ def claude_variables(endpoint: Endpoint, facts: ModelFacts, plan: Plan, folder: 
         **dict.fromkeys(MODEL_VARIABLES, name),
         "ANTHROPIC_BASE_URL": endpoint.url,
         "ANTHROPIC_AUTH_TOKEN": endpoint.key,
-        "CLAUDE_CONFIG_DIR": str(folder),
+        **claude_places(folder),
         "CLAUDE_CODE_MAX_CONTEXT_TOKENS": str(plan.window_tokens),
         "CLAUDE_CODE_MAX_OUTPUT_TOKENS": str(plan.output_tokens),
         # Otherwise what the system says stands after the first question, and no other session can use it again.
@@ -90,6 +87,11 @@ def claude_variables(endpoint: Endpoint, facts: ModelFacts, plan: Plan, folder: 
         "MAX_MCP_OUTPUT_TOKENS": str(min(DEFAULT_FILE_TOKENS, plan.room_tokens // 2)),
     }
     return told | _tools(plan) | ({} if facts.thinks else {"CLAUDE_CODE_DISABLE_THINKING": "1"})
+
+
+def claude_places(folder: Path) -> dict[str, str]:
+    """What leads Claude Code to its folder."""
+    return {"CLAUDE_CONFIG_DIR": str(folder)}
 
 
 def claude_environment(inherited: Mapping[str, str], told: Mapping[str, str]) -> dict[str, str]:
@@ -105,19 +107,7 @@ def claude_arguments(plan: Plan, given: Sequence[str]) -> list[str]:
 
 def prepare_claude_folder(folder: Path) -> None:
     """Make the folder, and answer in it what Claude Code asks at its first start; raises `UsageError`."""
-    note = folder / _NOTE
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = _read(note)
-        if known.get("hasCompletedOnboarding") is not True:
-            _write(note, known | {"hasCompletedOnboarding": True})
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(13, "Permission denied")
-    except OSError as error:
-        raise UsageError(
-            f"Claude Code's folder {folder} cannot be used ({error.strerror}): make it yours again, or"
-            " set PENSIEVE_HOME to a folder you can write to"
-        ) from error
+    prepare_folder("Claude Code", folder, _answered)
 
 
 def _tools(plan: Plan) -> dict[str, str]:
@@ -131,21 +121,17 @@ def _tools(plan: Plan) -> dict[str, str]:
             return {"CLAUDE_CODE_SIMPLE": "1"}
 
 
+def _answered(folder: Path) -> dict[str, bytes]:
+    """Its note, with the questions of the first start answered, where they are not."""
+    known = _read(folder / _NOTE)
+    if known.get("hasCompletedOnboarding") is True:
+        return {}
+    return {_NOTE: msgspec.json.encode(known | {"hasCompletedOnboarding": True})}
+
+
 def _read(note: Path) -> dict[str, Json]:
     """What the note says; nothing where it is missing or is no note, which Claude Code would put right itself."""
     try:
         return msgspec.json.decode(note.read_bytes(), type=dict[str, Json])
     except (FileNotFoundError, msgspec.DecodeError, msgspec.ValidationError):
         return {}
-
-
-def _write(note: Path, content: dict[str, Json]) -> None:
-    draft = note.with_name(f"{note.name}.{secrets.token_hex(8)}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(content))
-        draft.replace(note)
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 
 import msgspec
 
-OWN_SECRETS = frozenset({"PENSIEVE_API_KEY", "PENSIEVE_SERVER_API_KEY"})
+OWN_SECRETS = frozenset({"PENSIEVE_API_KEY", "PENSIEVE_SERVER_API_KEY", "PENSIEVE_TERMINAL_KEY"})
 """An agent runs other programs, and has a key of its own."""
+TERMINAL_KEY = "PENSIEVE_TERMINAL_KEY"
+"""Where agents whose settings only name a variable find their key."""
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
