@@ -52,7 +52,7 @@ async def main():
 asyncio.run(main())
 """
 SUMMARY = "<summary>compacted-notes: the context was filled</summary>"
-THINK = {"type": "thinking", "text": "Two numbers, so I add them.", "signature": ""}
+THINK = {"type": "thinking", "text": "One step after the other.", "signature": ""}
 
 
 def run_shell(words: str) -> dict[str, Any]:
@@ -64,20 +64,18 @@ def scenes(work: Path) -> tuple[dict[str, Any], ...]:
     """What the stand-in for a model answers, each scene by words of its question."""
     greeting = str(work / "greeting.txt")
     return (
-        {"contains": "Mend the greeting", "steps": [THINK, say("I read."), call("Read", file_path=greeting)]},
         {
-            "contains": "helo world",
-            "steps": [call("Edit", file_path=greeting, old_string="helo", new_string="hello")],
+            "contains": "Mend the greeting",
+            "steps": [THINK, say("I look."), call("Read", file_path=greeting), run_shell("echo both-$((40 + 2))")],
+        },
+        {
+            # Both results in one message.
+            "pattern": "(?s)helo world.*both-42|both-42.*helo world",
+            "steps": [THINK, call("Edit", file_path=greeting, old_string="helo", new_string="hello")],
         },
         {"pattern": "greeting.txt has been updated", "steps": [run_shell("sh check.sh")]},
-        {"contains": "check passed", "steps": [say("The greeting is mended and checked.")]},
-        {
-            "contains": "Look at both",
-            "steps": [run_shell("echo left-$((40 + 1))"), run_shell("echo right-$((40 + 2))")],
-        },
-        {"pattern": r"(?s)left-41.*right-42|right-42.*left-41", "steps": [say("Both came in one message.")]},
-        {"contains": "Add two", "steps": [THINK, run_shell("echo sum-$((2 + 3))")]},
-        {"contains": "sum-5", "steps": [THINK, say("It is five.")]},
+        {"contains": "check passed", "times": 2, "steps": [BUSY]},
+        {"contains": "check passed", "steps": [THINK, say("The greeting is mended and checked.")]},
         {"contains": "Are you busy", "times": 2, "steps": [BUSY]},
         {"contains": "Are you busy", "steps": [say("Not any more.")]},
         {"contains": "Begin and break", "times": 1, "steps": [say("Half of a "), BREAK]},
@@ -144,37 +142,26 @@ def ask(at: Place, program: Path, question: str, *words: str, unit: str = "token
 
 
 def test_it_reads_edits_and_runs(at: Place, claude: Claude) -> None:
-    """A whole tool loop, with all its tools and their own words of success."""
+    """A whole tool loop, with two calls at once, thinking before them, and a server that is busy in the middle."""
     (at.work / "greeting.txt").write_text("helo world\n")
     (at.work / "check.sh").write_text('grep -q "^hello world$" greeting.txt && echo "check passed"\n')
     report = claude("Mend the greeting, please.")
-    assert (report["result"], report["num_turns"]) == ("The greeting is mended and checked.", 4)
+    assert (report["result"], report["num_turns"]) == ("The greeting is mended and checked.", 5)
     assert (at.work / "greeting.txt").read_text() == "hello world\n"
 
 
 @pytest.mark.parametrize(
     ("question", "answer"),
     [
-        ("Look at both sides.", "Both came in one message."),
-        ("Add two and three.", "It is five."),
-        ("Are you busy now?", "Not any more."),
-        ("Begin and break off.", "A whole sentence."),
-        ("Begin and fail once.", "Whole after all."),
         ("Fill the context now.", "I went on after compaction."),
         ("Send a helper out.", "Helper and shell are both done."),
+        pytest.param("Begin and break off.", "A whole sentence.", marks=pytest.mark.clients),
+        pytest.param("Begin and fail once.", "Whole after all.", marks=pytest.mark.clients),
     ],
-    ids=[
-        "calls at once",
-        "thinking",
-        "busy",
-        "overloaded in the middle",
-        "failed in the middle",
-        "compaction",
-        "helper",
-    ],
+    ids=["compaction", "helper", "overloaded in the middle", "failed in the middle"],
 )
 def test_it_goes_on(claude: Claude, question: str, answer: str) -> None:
-    """Through calls at once, thinking, refusals, broken answers, a full context, and with a helper beside."""
+    """Through a full context, with a helper beside, and after broken answers."""
     report = claude(question)
     assert (report["result"], report["is_error"]) == (answer, False)
 
@@ -190,6 +177,7 @@ def test_a_connection_that_is_cut_in_the_middle_is_taken_up_again(at: Place, cla
     assert report["result"] == "First this, and then the rest of it."
 
 
+@pytest.mark.clients
 def test_a_small_context_is_not_compacted_before_it_is_full(tmp_path: Path, program: Path) -> None:
     """Three turns of few words, each read as it was asked, and then one that is refused as too long."""
     script = write_script(tmp_path / "script.json", *scenes(tmp_path / "work"), context_tokens=8_192)
@@ -212,9 +200,9 @@ def with_starter(tmp_path: Path, starter_model: Path) -> Path:
 
 @pytest.mark.model
 def test_the_starter_model_answers(with_starter: Path, program: Path) -> None:
-    """With the reduced prompt that its context asks for; what it says is its own."""
-    with place(with_starter, "--model", "smollm2-135m") as at:
-        report = ask(at, program, "Hello in 5 words")
+    """With the smallest of prompts, in seconds on a busy machine too; what it says is its own."""
+    with place(with_starter, "--model", "smollm2-135m", PENSIEVE_TEMPERATURE="0") as at:
+        report = ask(at, program, "Hello in 5 words", "--system-prompt", "Answer in five words.", "--tools", "")
     assert (report["is_error"], bool(report["result"])) == (False, True)
 
 
