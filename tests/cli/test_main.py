@@ -74,7 +74,7 @@ def test_every_command_of_the_table_exists(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "hint"), [("sreve", "did you mean serve?"), ("zzz", "the commands are chat, ask, serve, pull,")]
+    ("word", "hint"), [("sreve", "did you mean serve?"), ("zzz", "the commands are chat, ask, batch, serve,")]
 )
 def test_an_unknown_command_is_refused_with_a_hint(word: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The nearest one, or all of them."""
