@@ -83,8 +83,8 @@ def start(
     agent: str = "claude",
     told: str = "told.json",
     then: str = "",
-    script: Path | None = None,
-    cwd: Path | None = None,
+    script: Path | str = "",
+    cwd: Path | str = "",
     **more: str,
 ) -> subprocess.Popen[str]:
     """The command, or the script for it, with these words, in that home."""
