@@ -11,6 +11,7 @@ from contextlib import aclosing
 
 import msgspec
 
+from pensieve.errors import BackendFailure
 from pensieve.generation import (
     Finished,
     GenerationEvent,
@@ -80,9 +81,12 @@ class _Chorus:
         task.add_done_callback(lambda done: self._ended(index, done))
 
     async def _read(self, index: int) -> None:
+        event: GenerationEvent | None = None
         async with aclosing(self._generate(_one(self._request, index))) as events:
             async for event in events:
                 self._queue.put_nowait((index, event))
+        if not isinstance(event, Finished):
+            raise BackendFailure("the answer broke off")
 
     def _ended(self, index: int, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
