@@ -40,11 +40,12 @@ def key(keys: TerminalKeys, here: Lifetime) -> str:
     return keys.mint(here, "claude")
 
 
-def test_a_minted_key_is_noted_for_its_owner_only(keys: TerminalKeys, here: Lifetime, tmp_path: Path) -> None:
-    """By its digest: who reads the folder learns no key."""
+def test_a_minted_key_is_noted_for_its_owner_only(here: Lifetime, tmp_path: Path) -> None:
+    """By its digest: who reads the folder learns no key. A state folder that was not there is closed as well."""
+    keys = TerminalKeys(tmp_path / "state" / "keys")
     key = keys.mint(here, "claude")
-    (note,) = (tmp_path / "keys").iterdir()
-    assert (note.stat().st_mode & 0o777, note.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    (note,) = (tmp_path / "state" / "keys").iterdir()
+    assert [each.stat().st_mode & 0o777 for each in (note, *note.parents[:2])] == [0o600, 0o700, 0o700]
     assert key not in note.read_text() + note.name
     assert keys.held() == [KeyNote(here, "claude")]
     assert keys.admits(key.encode())

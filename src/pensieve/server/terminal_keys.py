@@ -49,7 +49,9 @@ class TerminalKeys:
     def mint(self, holder: Lifetime | None, purpose: str) -> str:
         """A new key, good for as long as the holder lives, or until it is revoked; raises OSError."""
         key = TERMINAL_PREFIX.decode() + secrets.token_urlsafe(32)
-        self._folder.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
+        # Of parents that are made along, Python leaves the mode to the umask.
+        self._folder.parent.mkdir(mode=_OWNER_ONLY, parents=True, exist_ok=True)
+        self._folder.mkdir(mode=_OWNER_ONLY, exist_ok=True)
         self._folder.chmod(_OWNER_ONLY)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         draft = self._folder / f".{secrets.token_hex(8)}"

@@ -30,15 +30,15 @@ from pensieve.inference.backend import CacheFigures, Embeddings, Limits
 from pensieve.inference.context import context_tokens
 from pensieve.inference.fitting import why_not
 from pensieve.inference.guard import MemoryGuard, gigabytes
-from pensieve.inference.prediction import predict
 from pensieve.inference.supervision import MemoryStatus, State, WorkerStatus
 from pensieve.inference.worker import frames
+from pensieve.inference.worker import watch as watching
 from pensieve.inference.worker.card import Card, lies_on_card
 from pensieve.inference.worker.process import WorkerProcess
 from pensieve.inference.worker.reloads import Reloads
 from pensieve.inference.worker.restarts import Restarts
 from pensieve.inference.worker.suspects import Suspects
-from pensieve.inference.worker.watch import BUSY_SECONDS, SLACK_BYTES, UNLOAD_SECONDS, Draining, Duties, watch
+from pensieve.inference.worker.watch import BUSY_SECONDS, SLACK_BYTES, UNLOAD_SECONDS, Draining, Duties
 from pensieve.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ class WorkerBackend:
         """One that is being ended."""
         self._load_error: LoadFailed | None = None
         self._needed_bytes = 0
-        """The most that a worker of this model was seen to hold."""
+        """The most that a worker of this model was seen to hold, within the plan."""
         self._num_loads = self._num_hangs = self._num_outgrown = 0
         self._is_out_of_memory = False
         self._is_closed = False
@@ -252,7 +252,7 @@ class WorkerBackend:
             log.error("the watch over the worker broke off", exc_info=self._watching.exception())
             self._watching = None
         if self._watching is None:
-            self._watching = asyncio.create_task(watch(self._tend, self._duties.pause_seconds))
+            self._watching = asyncio.create_task(watching.watch(self._tend, self._duties.pause_seconds))
 
     async def _start(self) -> WorkerProcess:
         await self._bury()
@@ -314,7 +314,8 @@ class WorkerBackend:
         elif worker is None or not worker.is_alive:
             self._load_again()
         else:
-            self._needed_bytes = max(self._needed_bytes, self._duties.weigh(worker.pid))
+            planned = watching.planned_bytes(self._spec, worker.limits.context_tokens)
+            self._needed_bytes = max(self._needed_bytes, self._duties.needed_bytes(worker.pid, planned))
             self._duties.relieve(worker, measures)
             await self._check_life(worker)
             await self._check_growth(worker)
@@ -362,29 +363,28 @@ class WorkerBackend:
 
     async def _check_growth(self, worker: WorkerProcess) -> None:
         """A worker that holds more than it should makes place for a fresh one, between two requests."""
-        outgrown = self._duties.outgrown(worker, self._running_bytes(worker)) or self._draining.reason
+        outgrown = self._duties.outgrown(worker, watching.running_bytes(self._spec, worker)) or self._draining.reason
         if self._draining.takes_too_long:
-            self._draining.end()
-            return
-        if not outgrown or self._worker is not worker:
-            return
+            self._draining.give_up()
+        elif outgrown and self._worker is worker:
+            await self._replace(worker, outgrown)
+
+    async def _replace(self, worker: WorkerProcess, outgrown: str) -> None:
         if worker.num_running:
-            if not self._draining.reason:
+            if not self._draining.reason and not self._draining.is_resting:
                 log.warning("the worker of %s takes no more requests, and is replaced: %s", self._spec.name, outgrown)
                 self._draining.begin(outgrown)
             return
         self._num_outgrown += 1
+        self._duties.replaced()
+        # Who comes while it ends waits: until then its memory is not there to be judged.
+        self._draining.begin(outgrown)
         self._guard.note(f"the worker is replaced: {outgrown}")
         log.warning("the worker of %s is replaced between two requests: %s", self._spec.name, outgrown)
         self._worker, self._leaving = None, worker
         await worker.stop()
         self._begin_loading()
         self._draining.end()
-
-    def _running_bytes(self, worker: WorkerProcess) -> int:
-        """What its requests may take; 0 for a script."""
-        num, context = worker.num_running, worker.limits.context_tokens
-        return predict(self._spec).running_bytes(num, context) if self._spec.weight_bytes else 0
 
     def _state(self) -> State:
         if self._is_closed:

@@ -14,7 +14,9 @@ from pensieve.config.settings import Settings
 from pensieve.devices.levels import Measures
 from pensieve.devices.processes import read_process
 from pensieve.inference.guard import gigabytes
+from pensieve.inference.prediction import predict
 from pensieve.inference.worker.process import WorkerProcess
+from pensieve.models.spec import ModelSpec
 
 UNLOAD_SECONDS = 2.0 if sys.platform == "darwin" else 0.0
 """How long a worker gets to end in order when memory runs out: Linux takes back all that a killed process held, while
@@ -32,6 +34,9 @@ BUSY_SECONDS = 30.0
 DRAIN_SECONDS = 60.0
 """So long do new requests wait for a worker to be replaced; if what runs on it takes longer, they go on as before."""
 
+REST_FACTOR = 10.0
+"""After a drain in vain nobody waits for so many times as long."""
+
 BEATS = 6
 LONGEST_BEAT_SECONDS = 5.0
 
@@ -45,6 +50,17 @@ async def watch(tend: Callable[[], Awaitable[bool]], pause_seconds: Callable[[bo
     while True:
         is_busy = await tend()
         await asyncio.sleep(pause_seconds(is_busy))
+
+
+def planned_bytes(spec: ModelSpec, context_tokens: int) -> int:
+    """What a worker of this model takes for one sequence that fills its context; 0 for a script."""
+    return predict(spec).at(context_tokens) if spec.weight_bytes else 0
+
+
+def running_bytes(spec: ModelSpec, worker: WorkerProcess) -> int:
+    """What the requests that run on it may take; 0 for a script."""
+    num, context = worker.num_running, worker.limits.context_tokens
+    return predict(spec).running_bytes(num, context) if spec.weight_bytes else 0
 
 
 class Duties:
@@ -62,6 +78,7 @@ class Duties:
         self._growth_bytes = 0
         self._loaded_bytes: int | None = None
         self._busy_seconds = busy_seconds
+        self._tolerance = 1
         self._lowest_bytes: int | None = None
         self._lowest_since = 0.0
 
@@ -82,6 +99,14 @@ class Duties:
             return 0
         self._loaded_bytes = memory.private_bytes if self._loaded_bytes is None else self._loaded_bytes
         return memory.resident_bytes
+
+    def needed_bytes(self, pid: int, planned_bytes: int) -> int:
+        """What a fresh worker would need: what this one holds, within the plan; 0 planned: nobody knows.
+
+        Kept prompts and what leaked are not needed, and the wait for so much room could last for ever.
+        """
+        held = self.weigh(pid)
+        return min(held, max(planned_bytes, self._loaded_bytes or 0)) if planned_bytes else held
 
     def relieve(self, worker: WorkerProcess, measures: Measures) -> None:
         """Pass on what the level asks for, once."""
@@ -110,11 +135,18 @@ class Duties:
             self._busy_at = now
         is_quiet = now - self._busy_at >= QUIET_SECONDS
         held = self._least(memory.private_bytes, now, within_seconds=0.0 if is_quiet else self._busy_seconds)
-        slack = max(self._slack_bytes, round(SLACK_SHARE * self._loaded_bytes))
+        slack = self._tolerance * max(self._slack_bytes, round(SLACK_SHARE * self._loaded_bytes))
         most = self._loaded_bytes + self._growth_bytes + slack + (0 if is_quiet else running_bytes)
         if held is None or held <= most:
             return None
         return f"it holds {gigabytes(held)}, and should hold {gigabytes(most)} at most"
+
+    def replaced(self) -> None:
+        """One that outgrew its plan made place: the next may hold twice as much more.
+
+        If the plan is wrong, and not the worker, good ones would be ended again and again otherwise.
+        """
+        self._tolerance *= 2
 
     def _least(self, num_bytes: int, now_seconds: float, *, within_seconds: float) -> int | None:
         """The least of a span that ends now; None while it has not ended. Then the next one begins."""
@@ -134,6 +166,7 @@ class Draining:
         self.reason = ""
         """Why; empty while nothing is drained."""
         self._since_seconds = 0.0
+        self._rests_until_seconds = 0.0
         self._is_over = asyncio.Event()
         self._is_over.set()
 
@@ -141,6 +174,16 @@ class Draining:
     def takes_too_long(self) -> bool:
         """Whether others have waited long enough."""
         return bool(self.reason) and time.monotonic() - self._since_seconds > DRAIN_SECONDS
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether others waited in vain of late, and are not to wait again yet."""
+        return time.monotonic() < self._rests_until_seconds
+
+    def give_up(self) -> None:
+        """What runs takes too long: the others go on beside it, for a good while."""
+        self._rests_until_seconds = time.monotonic() + REST_FACTOR * DRAIN_SECONDS
+        self.end()
 
     def begin(self, reason: str) -> None:
         """From now on requests wait."""
