@@ -182,3 +182,13 @@ def test_this_machine_can_be_read() -> None:
     assert reading.available_bytes is not None
     assert reading.total_bytes is not None
     assert 10**6 < reading.available_bytes <= reading.total_bytes
+
+
+@pytest.mark.parametrize(("hard", "soft"), [("max", "3000000000"), ("4000000000", "3000000000"), ("3000000000", "max")])
+def test_a_soft_limit_of_a_cgroup_counts_as_one(machine: Machine, hard: str, soft: str) -> None:
+    """Above `memory.high` the kernel slows a process down until it hardly runs: that is no memory to be had."""
+    machine.write("proc/self/cgroup", "0::/\n")
+    machine.limit("sys/fs/cgroup", V2, hard, usage=1_000_000_000, files=0)
+    machine.write("sys/fs/cgroup/memory.high", soft)
+    reading = machine.read()
+    assert (reading.available_bytes, reading.total_bytes) == (2_000_000_000, 3_000_000_000)

@@ -194,14 +194,19 @@ class _Cgroup(msgspec.Struct, frozen=True):
     stat: _KeptFile
     reclaimable: tuple[bytes, bytes]
     """How lines of file pages begin in `stat`: a mapped model counts as used, yet goes when memory is short."""
+    high: _KeptFile | None = None
+    """Version 2: above it the kernel takes memory back and slows the process down until it hardly runs."""
 
     @property
     def files(self) -> tuple[_KeptFile, ...]:
-        return self.limit, self.usage, self.stat
+        return (self.limit, self.usage, self.stat, *([] if self.high is None else [self.high]))
 
     def limit_bytes(self, machine_bytes: int | None) -> int | None:
         """The limit; None where there is none tighter than the machine itself."""
         limit = _number(self.limit.read())
+        high = None if self.high is None else _number(self.high.read())
+        if high is not None and (limit is None or high < limit):
+            limit = high
         return limit if limit is not None and limit < (machine_bytes or sys.maxsize) else None
 
     def left_bytes(self, limit: int, available_bytes: int | None) -> int | None:
@@ -239,7 +244,7 @@ def _chain(mount: Path, path: str, names: tuple[str, str], reclaimable: tuple[by
         folder = mount.joinpath(*parts[:depth])
         limit, usage, stat = (_KeptFile.open(folder / name) for name in (*names, "memory.stat"))
         if limit and usage and stat:
-            yield _Cgroup(str(folder), limit, usage, stat, reclaimable)
+            yield _Cgroup(str(folder), limit, usage, stat, reclaimable, _KeptFile.open(folder / "memory.high"))
         else:
             for kept in (limit, usage, stat):
                 if kept is not None:

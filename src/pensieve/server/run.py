@@ -80,6 +80,11 @@ class Server(uvicorn.Server):
         self._batches: BatchQueue | None = app.state.batches
         self._on_listening = on_listening
 
+    @property
+    def num_batched(self) -> int:
+        """Requests of batches under way, which nobody waits for at the other end of a connection."""
+        return 0 if self._batches is None else self._batches.num_running
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Stop on a signal, without raising it again at the end as uvicorn does."""
@@ -167,7 +172,7 @@ async def _stop_once_left(server: Server, keys: TerminalKeys, linger_seconds: fl
         counts, held = server.ledger.counts(), await asyncio.to_thread(keys.held)
         is_over = linger.is_over(
             num_terminals=len(held),
-            num_running=counts["running"],
+            num_running=counts["running"] + server.num_batched,
             num_received=counts["received"],
             now_seconds=time.monotonic(),
         )

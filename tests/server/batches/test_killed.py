@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 
+from pensieve.server.batches.store import BatchStore
 from served import command, serve, url_of, variables
 
 NUM_REQUESTS = 60
@@ -20,10 +21,11 @@ steps = [{type = "delay", seconds = 0.05}, {type = "text", text = "done"}]
 """
 
 
-def begin(home: Path) -> subprocess.Popen[str]:
+def begin(home: Path, *more: str, **settings: str) -> subprocess.Popen[str]:
     """A server that plays the script."""
-    words = command("serve", "--port", "0", "--script", str(home / "script.toml"))
-    return subprocess.Popen(words, env=variables(home), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    words = command("serve", "--port", "0", "--script", str(home / "script.toml"), *more)
+    environment = variables(home) | settings
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
 
 
 def batch_of(client: httpx.Client, batch_id: str) -> dict[str, object]:
@@ -60,3 +62,16 @@ def test_a_killed_server_goes_on_where_it_was(pensieve_home: Path) -> None:
     found = [json.loads(line) for line in lines]
     assert [line["custom_id"] for line in found] == [f"r{at}" for at in range(NUM_REQUESTS)]
     assert {line["result"]["type"] for line in found} == {"succeeded"}
+
+
+def test_a_server_stays_for_a_batch_though_every_terminal_has_left(pensieve_home: Path) -> None:
+    """One that a launcher started goes when nobody needs it; whoever left a batch behind does."""
+    (pensieve_home / "script.toml").write_text(SCRIPT.replace("0.05", "2.5"))
+    message = {"model": "any", "max_tokens": 9, "messages": [{"role": "user", "content": "hello"}]}
+    body = {"requests": [{"custom_id": "r", "params": message}]}
+    with begin(pensieve_home, "--until-unused", PENSIEVE_SERVER_LINGER_SECONDS="1") as server:
+        url = url_of(server)
+        assert httpx.post(f"{url}/v1/messages/batches", json=body, headers=KEY).status_code == 200
+    store = BatchStore(pensieve_home / "data" / "batches.db")
+    assert store.num_waiting() == 0
+    store.close()
