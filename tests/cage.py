@@ -174,9 +174,17 @@ class Folder:
         for balloon in self._balloons:
             balloon.communicate()
         give_up = time.monotonic() + 10
-        while self.pids and time.monotonic() < give_up:
+        while not self._is_removed():
+            assert time.monotonic() < give_up, f"{self._folder} is still in use by {self.pids}"
             time.sleep(0.01)
-        self._folder.rmdir()
+
+    def _is_removed(self) -> bool:
+        """Busy, although nobody is listed any more, while processes that ended are being cleared away."""
+        try:
+            self._folder.rmdir()
+        except OSError:
+            return False
+        return True
 
 
 class Limits:

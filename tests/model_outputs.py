@@ -244,7 +244,7 @@ BROKEN_CALLS = {
     "terms, no value": (TERMS, "<|tool_call>call:a{b:}<tool_call|>"),
     "terms, nested deeply": (TERMS, "<|tool_call>call:a{b:" + "[" * 99 + "]" * 99 + "}<tool_call|>"),
     "terms, cut": (TERMS, '<|tool_call>call:a{b:<|"|>c<|"'),
-    "nested deeply": (HERMES, '<tool_call>{"name": "a", "arguments": {"b": ' + "[" * 9000 + "]" * 9000 + "}}"),
+    "nested deeply": (HERMES, '<tool_call>{"name": "a", "arguments": {"b": ' + "[" * 30_000 + "]" * 30_000 + "}}"),
 }
 """Grammar, and text that must come out just as it is."""
 

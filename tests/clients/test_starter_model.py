@@ -92,7 +92,7 @@ async def test_a_killed_worker_ends_the_stream_and_is_back_for_the_next(
 async def test_the_model_is_listed_with_the_context_really_loaded(url: str) -> None:
     """Agents size their windows by it; nothing names a path."""
     async with httpx.AsyncClient(base_url=url, trust_env=False) as plain:
-        listed = (await plain.get("/v1/models")).json()["data"][0]
+        listed = (await plain.get("/v1/models", headers={"anthropic-version": "2023-06-01"})).json()["data"][0]
         health = (await plain.get("/health")).text
     assert (listed["id"], listed["max_input_tokens"]) == ("smollm2-135m", 1024)
     assert listed["created_at"] > "2020"

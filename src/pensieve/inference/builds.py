@@ -7,6 +7,8 @@ import mmap
 from importlib import metadata, util
 from pathlib import Path
 
+from pensieve.devices.cuda import read_devices
+
 MLX_CUDA_PACKAGES = ("mlx-cuda-13", "mlx-cuda-12")
 CUDA_LIBRARIES = (b"libcuda.so", b"libcudart.so", b"libcublas.so")
 """A program that computes on NVIDIA cards names one of them, for the system to load."""
@@ -30,6 +32,13 @@ def llamacpp_has_cuda() -> bool:
     found = util.find_spec("xllamacpp")
     folders = [] if found is None else found.submodule_search_locations or []
     return any(names_cuda(library) for folder in folders for library in Path(folder).glob("*.so"))
+
+
+def learn_builds() -> None:
+    """Look at the files once, where there are cards; for a thread, since reading blocks."""
+    if read_devices():
+        mlx_has_cuda()
+        llamacpp_has_cuda()
 
 
 def names_cuda(library: Path) -> bool:

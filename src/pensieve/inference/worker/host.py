@@ -27,6 +27,7 @@ from pensieve.errors import (
 )
 from pensieve.generation import Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import CacheFigures, Embeddings, Limits
+from pensieve.inference.builds import learn_builds
 from pensieve.inference.context import context_tokens
 from pensieve.inference.fitting import why_not
 from pensieve.inference.guard import MemoryGuard, gigabytes
@@ -198,6 +199,8 @@ class WorkerBackend:
 
     async def _ready(self) -> WorkerProcess:
         """The living worker, started if need be."""
+        if self._worker is None:
+            await asyncio.to_thread(learn_builds)
         await self._draining.wait()
         if self._is_closed:
             raise BackendFailure(SHUTTING_DOWN)
