@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import mmap
 from importlib import metadata, util
@@ -34,9 +35,15 @@ def llamacpp_has_cuda() -> bool:
     return any(names_cuda(library) for folder in folders for library in Path(folder).glob("*.so"))
 
 
-def learn_builds() -> None:
-    """Look at the files once, where there are cards; for a thread, since reading blocks."""
-    if read_devices():
+async def learn_builds() -> None:
+    """Have the files looked at, once and in a thread, since reading blocks."""
+    if not _learn.cache_info().currsize:
+        await asyncio.to_thread(_learn)
+
+
+@functools.cache
+def _learn() -> None:
+    if read_devices():  # nobody asks where there are no cards
         mlx_has_cuda()
         llamacpp_has_cuda()
 

@@ -92,8 +92,7 @@ class WorkerBackend:
     @property
     def status(self) -> WorkerStatus:
         """How the worker is now."""
-        worker = self._worker
-        pid = worker.pid if worker is not None and worker.is_alive else 0
+        pid = worker.pid if (worker := self._worker) is not None and worker.is_alive else 0
         return WorkerStatus(
             state=self._state(),
             pid=pid,
@@ -191,16 +190,14 @@ class WorkerBackend:
 
     def _read_memory(self) -> MemoryReading:
         """The machine's, within what the worker may take; where there is none, within what the next one may."""
-        worker = self._worker
-        pid = worker.pid if worker is not None and worker.is_alive else 0
+        pid = worker.pid if (worker := self._worker) is not None and worker.is_alive else 0
         return self._card.beside(within_limits(self._read(), pid))
 
     # Starting.
 
     async def _ready(self) -> WorkerProcess:
         """The living worker, started if need be."""
-        if self._worker is None:
-            await asyncio.to_thread(learn_builds)
+        await learn_builds()
         await self._draining.wait()
         if self._is_closed:
             raise BackendFailure(SHUTTING_DOWN)
