@@ -178,6 +178,8 @@ def test_what_hinders_the_start_is_one_sentence(home: Path) -> None:
     others = [str(home / f"other-{number}") for number in range(3)]
     (home / "broken.gguf").write_bytes((home / "tiny.gguf").read_bytes()[:-1000])
     write_sparse(home / "huge.gguf", 10**12)
+    (home / "other-0" / "state").mkdir(parents=True)
+    (home / "other-0" / "state" / "server.log").write_bytes(b"what an earlier server wrote\n" * 200_000)
     (home / "blocked" / "data" / "agents").mkdir(parents=True)
     (home / "blocked" / "data" / "agents" / "claude").write_text("in the way")
     with socket.create_server(("127.0.0.1", 0)) as taken:

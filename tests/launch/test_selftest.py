@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
+from pensieve.devices.lifetimes import lifetime_of
 from pensieve.launch.enclosure import attempts_in, enclosure
 from pensieve.launch.environment import Endpoint
 from pensieve.launch.fingerprint import fingerprint
@@ -99,6 +102,24 @@ def test_the_meter_adds_up_what_found_no_way_out() -> None:
     snmp = "Ip: InReceives OutNoRoutes\nIp: 9 2\nUdp: NoPorts InErrors\nUdp: 1 7\n"
     assert attempts_in(snmp, "Ip6OutNoRoutes 4\nUdp6NoPorts 8\nIp6InReceives 99\n") == 15
     assert attempts_in("", "") == 0
+
+
+def test_a_launcher_that_is_killed_leaves_no_network_behind() -> None:
+    """Whoever holds the network ends with it."""
+    script = """
+import os
+from pensieve.launch.enclosure import enclosure
+with enclosure() as place:
+    print(place.command([])[2] if place else "", flush=True)
+    os._exit(0)
+"""
+    holder = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+    if not holder:
+        pytest.skip("this system makes no network namespaces")
+    give_up = time.monotonic() + 20
+    while (now := lifetime_of(int(holder))) is not None:
+        assert time.monotonic() < give_up, f"{now} goes on"
+        time.sleep(0.02)
 
 
 def test_an_enclosure_counts_what_wants_to_leave() -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 METERS = frozenset({"Ip.OutNoRoutes", "Udp.NoPorts", "Ip6.OutNoRoutes", "Udp6.NoPorts"})
 """What found no way out, and questions to a resolver on this machine, which there is none of inside."""
-_HOLD = "ip link set lo up && echo up && exec sleep 86400"
+_HOLD = "ip link set lo up && echo up && exec cat"
 _SEND = "import socket; socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', ('198.51.100.7', 53))"
 _TOOLS = ("unshare", "nsenter", "ip")
 
 
 class Enclosure:
-    """The network, held by a process that sleeps in it."""
+    """The network, held by a process that waits in it."""
 
     def __init__(self, holder: int, enter: Sequence[str]) -> None:
         self._folder = Path(f"/proc/{holder}/net")
@@ -80,7 +80,7 @@ def _hold() -> tuple[subprocess.Popen[bytes] | None, tuple[str, ...]]:
     for unshare, enter in ((("-r", "-n"), ("-U", "--preserve-credentials", "-n")), (("-n",), ("-n",))):
         holder = subprocess.Popen(  # noqa: S603 - fixed words
             ["unshare", *unshare, "sh", "-c", _HOLD],  # noqa: S607 - the system's own tools
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # it ends when we do, however that is
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
         )
