@@ -95,7 +95,10 @@ class Unauthorized(PensieveError):
     def __str__(self) -> str:
         if self.is_expired:
             return "this key was for one terminal, which has left: start the agent again from `pensieve`"
-        return "invalid x-api-key: send the key the server was started with as x-api-key or Authorization: Bearer"
+        return (
+            "invalid x-api-key: send the key the server was started with as x-api-key or Authorization: Bearer;"
+            " on the server's machine `pensieve env` prints one for a terminal"
+        )
 
 
 @dataclass(eq=False)
@@ -134,7 +137,10 @@ class ModelNotFound(NotFound):
         if self.is_known:
             return f"model: {self.what} is not here: `pensieve pull {self.what}` fetches it"
         hint = f"did you mean {self.nearest}? " if self.nearest else ""
-        return f"model: {self.what} is not here: {hint}`pensieve models list` shows what is, `pensieve pull` fetches"
+        return (
+            f"model: {self.what} is not here: {hint}`pensieve models list` shows what is,"
+            " and the names that `pensieve pull` knows; of others it wants owner/repo"
+        )
 
 
 @dataclass(eq=False)

@@ -46,3 +46,11 @@ def test_the_version_is_told_where_it_matters(
     assert version_of(found, environ) == version
     said = version_note(CLAUDE, version)
     assert note in said if note else said == ""
+
+
+def test_a_program_that_cannot_be_run_is_answered_with_what_to_do(tmp_path: Path) -> None:
+    """As npm leaves it where install scripts are off: a file that is no program."""
+    environ = program(tmp_path, "")
+    (tmp_path / "claude").write_text("echo not installed\n")
+    with pytest.raises(UsageError, match=r"cannot be run: Exec format error.*install it again"):
+        version_of(find_program(CLAUDE, environ), environ)

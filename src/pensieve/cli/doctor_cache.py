@@ -108,7 +108,8 @@ def _summary(lines: tuple[CacheLine, ...]) -> str:
         f"{reused / reusable:.1%} of the tokens that could be reused were" if reusable else "nothing could be reused"
     )
     seconds = sum(line.lost_seconds or 0.0 for line in lines)
-    return f"Last {len(lines)} requests: {share}; {seconds:.1f} s lost."
+    last = "Last request" if len(lines) == 1 else f"Last {len(lines)} requests"
+    return f"{last}: {share}; {seconds:.1f} s lost."
 
 
 def _clock(line: CacheLine) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from typing import Final
 
 import click
@@ -73,6 +74,11 @@ def list_models(as_json: bool) -> None:
     loaded = load_settings()
     rows = rows_of(Registry(loaded.folders.models), Fits(loaded.settings))
     click.echo(msgspec.json.format(msgspec.json.encode(rows)).decode() if as_json else _page(rows))
+    if not as_json and any(row.format == "mlx" for row in rows) and find_spec("mlx") is None:
+        click.echo(
+            "\nFIT is of memory alone. Models of MLX also need its\n"
+            "engine, which is not installed: `make setup` adds it."
+        )
 
 
 @models.command()

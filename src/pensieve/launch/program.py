@@ -44,7 +44,7 @@ def find_program(agent: Agent, environ: Mapping[str, str]) -> Path:
 
 
 def version_of(program: Path, environ: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """The version that the program tells; None where it tells none in time."""
+    """The version that the program tells, None where it tells none in time; raises `UsageError` if it cannot run."""
     try:
         done = subprocess.run(  # noqa: S603 - the user's own program
             [program, "--version"],
@@ -55,7 +55,12 @@ def version_of(program: Path, environ: Mapping[str, str]) -> tuple[int, int, int
             stdin=subprocess.DEVNULL,
             env=dict(environ),
         )
-    except (OSError, subprocess.TimeoutExpired, UnicodeDecodeError):
+    except OSError as error:
+        raise UsageError(
+            f"{program} cannot be run: {error.strerror}. Its installation is not whole: install it again, together with"
+            " its package's install scripts, which npm's --ignore-scripts leaves out"
+        ) from error
+    except (subprocess.TimeoutExpired, UnicodeDecodeError):
         return None
     found = _VERSION.search(done.stdout)
     return None if found is None else (int(found[1]), int(found[2]), int(found[3]))

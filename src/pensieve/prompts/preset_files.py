@@ -60,7 +60,7 @@ class Shelf:
             raise UsageError(f"{name!r} cannot be a preset's name: letters, digits, - and _, at most 64")
         there = self._files().get(name)
         if there is not None:
-            raise UsageError(f"there is a preset {name} already: {there}")
+            raise UsageError(f"there is a preset {name} already: edit {there}, or choose another name")
         path = self.folder / f"{name}.md"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

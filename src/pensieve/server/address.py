@@ -68,7 +68,8 @@ def _problem(error: OSError, settings: ServerSettings, folders: Folders) -> str:
         case errno.EADDRINUSE:
             holder = _holder(settings.port, folders)
             return (
-                f"port {settings.port} is taken by {holder}: choose another with --port, or --port 0 for any free one"
+                f"port {settings.port} is taken by {holder}: end that, choose another with --port,"
+                " or --port 0 for any free one"
             )
         case errno.EACCES:
             return f"port {settings.port} needs rights that this user lacks: choose one above 1023 with --port"

@@ -6,8 +6,11 @@ import io
 
 import pytest
 
-from pensieve.cli.chat.plain import PlainScreen
+from pensieve.cli.chat.plain import PlainScreen, table_lines
+from pensieve.cli.chat.screen import Table
 from pensieve.errors import UsageError
+
+ROWS = (("1", "7 min ago", "What is the capital of France, and since when"), ("2", "now", "A walk"))
 
 
 def test_an_editor_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -15,3 +18,21 @@ def test_an_editor_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("VISUAL", "no-editor-of-this-name")
     with pytest.raises(UsageError, match="EDITOR says which one"):
         PlainScreen(io.StringIO(), io.StringIO(), is_interactive=True).edit("a question")
+
+
+def test_a_table_is_as_wide_as_what_stands_in_it() -> None:
+    """Where there is room, and where nobody says how much."""
+    lines = [line for line, _ in table_lines(Table(ROWS, ("ID", "SAID", "TITLE")))]
+    assert lines == [line for line, _ in table_lines(Table(ROWS, ("ID", "SAID", "TITLE")), 80)]
+    assert lines[1] == "1   7 min ago  What is the capital of France, and since when"
+
+
+def test_the_widest_column_of_a_table_gives_where_the_window_is_narrow() -> None:
+    """Its words go on below it, and headings stay marked as such."""
+    assert table_lines(Table(ROWS, ("ID", "SAID", "TITLE"), "Kept"), 40) == [
+        ("Kept", True),
+        ("ID  SAID       TITLE", True),
+        ("1   7 min ago  What is the capital of", False),
+        ("               France, and since when", False),
+        ("2   now        A walk", False),
+    ]

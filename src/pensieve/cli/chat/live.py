@@ -107,10 +107,8 @@ class LiveScreen:
         """See `Screen.show`."""
         match shown:
             case Table():
-                heading = 1 if shown.title else 0
-                bold = heading + (1 if shown.headings else 0)
-                lines = table_lines(shown)
-                self._print([self._cut(line, "bold" if number < bold else "") for number, line in enumerate(lines)])
+                lines = table_lines(shown, self._size().columns - 1)
+                self._print([(Span(line, "bold" if is_heading else ""),) for line, is_heading in lines])
             case Markdown(text):
                 self._print(self._drawn(text))
             case Message():
@@ -208,9 +206,6 @@ class LiveScreen:
 
     def _paint(self, settled: list[Row], tail: list[Row]) -> None:
         self._painter.paint(self._theme, settled, tail)
-
-    def _cut(self, line: str, style: str) -> Row:
-        return (Span(line, style),)
 
     def _drawn(self, text: str) -> list[Row]:
         markdown = MarkdownText(self._width)

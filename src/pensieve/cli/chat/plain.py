@@ -6,6 +6,8 @@ Answers go to standard output as they come, everything else to standard error. K
 from __future__ import annotations
 
 import os
+import textwrap
+from itertools import zip_longest
 from typing import TextIO
 
 import click
@@ -26,6 +28,7 @@ from pensieve.generation import (
 )
 from pensieve.messages import Message
 
+MIN_CELL_COLUMNS = 12
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 ENDINGS = {
     "length": "cut off after {tokens} tokens, the limit asked for: --max-tokens raises it",
@@ -119,7 +122,7 @@ class PlainScreen:
         """See `Screen.show`."""
         match shown:
             case Table():
-                self._tell("\n".join(table_lines(shown)))
+                self._tell("\n".join(line for line, _ in table_lines(shown)))
             case Markdown(text):
                 self._tell(printable(text))
             case Message(role):
@@ -209,11 +212,27 @@ def has_colour() -> bool:
     return os.environ.get("TERM", "dumb") != "dumb" and not os.environ.get("NO_COLOR")
 
 
-def table_lines(table: Table) -> list[str]:
-    """The table in columns of plain text, as wide as what stands in them."""
+def table_lines(table: Table, width: int = 0) -> list[tuple[str, bool]]:
+    """The table in columns of plain text, each line with whether it is a heading.
+
+    The columns are as wide as what stands in them. Where all of it is wider than `width` (0: never), the widest gives.
+    """
     all_rows = (table.headings, *table.rows) if table.headings else table.rows
     rows = [tuple(one_line(cell) for cell in row) for row in all_rows]
     num_columns = max((len(row) for row in rows), default=0)
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(num_columns)]
-    lines = ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=False)).rstrip() for row in rows]
-    return [one_line(table.title), *lines] if table.title else lines
+    room = width - 2 * (num_columns - 1) - sum(widths) + max(widths, default=0)
+    if width and widths and max(widths) > room:
+        widths[widths.index(max(widths))] = max(MIN_CELL_COLUMNS, room)
+    lines = [(one_line(table.title), True)] if table.title else []
+    for number, row in enumerate(rows):
+        is_heading = number == 0 and bool(table.headings)
+        columns = [_wrapped(cell, size) for cell, size in zip(row, widths, strict=False)]
+        for cells in zip_longest(*columns, fillvalue=""):
+            line = "  ".join(f"{cell:<{size}}" for cell, size in zip(cells, widths, strict=False))
+            lines.append((line.rstrip(), is_heading))
+    return lines
+
+
+def _wrapped(cell: str, width: int) -> list[str]:
+    return textwrap.wrap(cell, width) if len(cell) > width else [cell]

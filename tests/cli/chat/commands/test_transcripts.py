@@ -164,7 +164,7 @@ def test_kept_conversations_are_listed_found_named_and_deleted(start: Start) -> 
     assert squeezed(talk.say("/list")).replace("\n ", "\n") == (
         "ID TITLE TURNS MODEL CHANGED\n* 2 Gull 1 turn scripted now\n1 the first one 1 turn scripted now"
     )
-    assert squeezed(talk.say("/search first")).splitlines()[1].startswith("1 the first one")
+    assert squeezed(talk.say("/search first")).splitlines()[1].startswith("1 now the first one")
     assert talk.say("/search nowhere") == "error: nothing was found: fewer or other words may help"
     assert talk.say("/delete 1").splitlines()[-1] == "nothing was deleted"
     talk.replies.append("y")

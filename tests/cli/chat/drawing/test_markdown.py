@@ -163,6 +163,19 @@ def test_a_table_is_fitted() -> None:
     assert text(source, width=20).split("\n") == lines
 
 
+def test_a_table_of_many_columns_is_never_wider_than_the_screen() -> None:
+    """The last column has the cells that there is no room for, held back or settled."""
+    row = f"|{'|'.join(f'cell {number}' for number in range(30))}|\n"
+    markdown = Markdown(59)
+    markdown.feed(row + "|" + "-|" * 30 + "\n" + row)
+    assert max(row_cells(each) for each in markdown.tail()) <= 59
+    markdown.feed(row * 20)
+    markdown.finish()
+    drawn = markdown.take()
+    assert max(row_cells(each) for each in drawn) <= 59
+    assert "29" in plain(drawn)
+
+
 def test_rows_of_a_long_table_are_drawn_once() -> None:
     """After a dozen the columns stay."""
     markdown = Markdown(40)

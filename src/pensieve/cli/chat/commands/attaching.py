@@ -138,7 +138,8 @@ def _too_large(desk: Desk, found: Sequence[File], num_tokens: int) -> str:
     limit = desk.loop.run(desk.source.backend.limits()).context_tokens
     if not limit or num_tokens <= limit * LARGE_SHARE:
         return ""
-    return f"{_named(found)} takes {count_of(num_tokens, 'token')}, {num_tokens / limit:.0%} of the context"
+    verb = "takes" if len(found) == 1 else "take"
+    return f"{_named(found)} {verb} {count_of(num_tokens, 'token')}, {num_tokens / limit:.0%} of the context"
 
 
 def _named(found: Sequence[File]) -> str:

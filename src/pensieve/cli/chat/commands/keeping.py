@@ -81,8 +81,8 @@ def search(desk: Desk, argument: str) -> Outcome:
     if not hits:
         raise UsageError("nothing was found: fewer or other words may help")
     now = datetime.now(UTC)
-    rows = tuple((str(hit.conversation), hit.title, _cut(hit.text), ago(hit.created, now)) for hit in hits)
-    desk.screen.show(Table(rows, ("ID", "TITLE", "WORDS", "SAID")))
+    rows = tuple((str(hit.conversation), ago(hit.created, now), hit.title, _cut(hit.text)) for hit in hits)
+    desk.screen.show(Table(rows, ("ID", "SAID", "TITLE", "WORDS")))
     desk.say("/open ID goes on with one of them")
     return None
 

@@ -12,6 +12,7 @@ from pensieve.cli.chat.drawing.spans import Flow, Row, Span, merged, row_cells
 HELD_ROWS = 12
 """After so many rows the columns stay as they are, and each further row is drawn once."""
 MAX_COLUMNS = 24
+MIN_CELL_COLUMNS = 4
 GAP = "  "
 _SEPARATOR = re.compile(r"\s*\|?\s*:?-+:?\s*(\|\s*:?-+:?\s*)*\|?\s*")
 _BORDER = re.compile(r"(?<!\\)\|")
@@ -21,7 +22,7 @@ def cells_of(line: str) -> list[str]:
     """The cells of a line of a table."""
     inner = line.strip().removeprefix("|")
     inner = inner[:-1] if inner.endswith("|") and not inner.endswith("\\|") else inner
-    return [cell.strip().replace("\\|", "|") for cell in _BORDER.split(inner)][:MAX_COLUMNS]
+    return [cell.strip().replace("\\|", "|") for cell in _BORDER.split(inner)]
 
 
 class TableBlock:
@@ -39,8 +40,8 @@ class TableBlock:
             self._has_heading = True
             return []
         if self._widths:
-            return self._drawn(cells_of(line), "")
-        self._held.append(cells_of(line))
+            return self._drawn(self._cells(line), "")
+        self._held.append(self._cells(line))
         return self._settle() if len(self._held) > HELD_ROWS else []
 
     def end(self) -> list[Row]:
@@ -50,6 +51,12 @@ class TableBlock:
     def tail(self) -> list[Row]:
         """What is held back, as it looks with what is known so far."""
         return [] if self._widths else self._rows(self._fitted())
+
+    def _cells(self, line: str) -> list[str]:
+        """As many cells as there is room for; the last one has the rest: no row is wider than the screen."""
+        cells = cells_of(line)
+        most = min(MAX_COLUMNS, max(1, (self._width + len(GAP)) // (MIN_CELL_COLUMNS + len(GAP))))
+        return cells if len(cells) <= most else [*cells[: most - 1], " | ".join(cells[most - 1 :])]
 
     def _settle(self) -> list[Row]:
         widths = self._fitted()
@@ -81,7 +88,7 @@ class TableBlock:
             max(1, *(row_cells(_spans(cells[place], "")) for cells in self._held if place < len(cells)))
             for place in range(num_columns)
         ]
-        room = max(self._width - len(GAP) * (num_columns - 1), 4 * num_columns)
+        room = max(self._width - len(GAP) * (num_columns - 1), MIN_CELL_COLUMNS * num_columns)
         while sum(widths) > room:
             widest = widths.index(max(widths))
             widths[widest] -= 1
