@@ -71,7 +71,7 @@ async def test_llama_cpp_takes_what_was_predicted(starter_model: Path) -> None:
         pass
     assert error("llama.cpp, weights", predicted.weight_bytes, small.weight_bytes) < 0.1
     fixed = small.private_bytes + small.mapped_bytes - small.weight_bytes - predicted.cache_bytes(SMALLEST)
-    assert error("llama.cpp, the worker's own", predicted.process_bytes, fixed) < 0.25
+    assert error("llama.cpp, the worker's own", predicted.process_bytes, fixed) < 0.4  # more with more threads
     for context_tokens in CONTEXTS:
         async with loaded(spec, context_tokens) as held:
             measured = held.private_bytes - small.private_bytes

@@ -245,7 +245,8 @@ def test_a_plan_that_is_wrong_does_not_end_one_good_worker_after_another() -> No
     """Each may hold twice as much more than the one before it."""
     duties, here = watching.Duties(Settings(), slack_bytes=30_000_000), SimpleNamespace(pid=os.getpid(), num_running=0)
     duties.weigh(here.pid)
-    leaked = bytearray(b"x") * 45_000_000
+    slack_bytes = max(30_000_000, round(watching.SLACK_SHARE * (duties._loaded_bytes or 0)))
+    leaked = bytearray(b"x") * (slack_bytes * 3 // 2)
     assert duties.outgrown(cast("WorkerProcess", here), 0) is not None
     duties.replaced()
     assert duties.outgrown(cast("WorkerProcess", here), 0) is None

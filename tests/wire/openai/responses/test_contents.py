@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from pensieve.errors import InvalidRequest
-from pensieve.messages import DocumentPart, ImagePart, Part, TextPart
+from pensieve.messages import DocumentPart, ImagePart, Part, TextPart, ToolReferencePart
+from pensieve.wire.openai.responses.contents import encode_piece
+from pensieve.wire.openai.responses.items import InputText
 from pensieve.wire.openai.responses.requests import decode_request
 
 PNG = base64.b64encode(b"\x89PNG").decode()
@@ -64,3 +66,8 @@ def test_what_cannot_be_read_is_refused_where_it_stands(piece: dict[str, Any], f
         part(piece)
     assert refused.value.path.startswith("input.0.content")
     assert field in str(refused.value)
+
+
+def test_a_tool_that_can_be_called_from_now_on_is_told_in_words() -> None:
+    """As the format has no piece for it; Chat Completions is told the same."""
+    assert encode_piece(ToolReferencePart("look")) == InputText(text="[tool look is available]")

@@ -6,7 +6,7 @@ What lies elsewhere keeps its address. Knows no item.
 from __future__ import annotations
 
 from pensieve.errors import InvalidRequest
-from pensieve.messages import DocumentPart, ImagePart, Part, TextPart
+from pensieve.messages import DocumentPart, ImagePart, Part, TextPart, ToolReferencePart
 from pensieve.wire.openai.content import data_url, document_part, image_part
 from pensieve.wire.openai.responses.items import (
     Content,
@@ -40,6 +40,8 @@ def encode_piece(part: Part, *, is_said: bool = False) -> Content:
             if part.url:
                 return InputFile(file_url=part.url, filename=name)
             return InputFile(file_data=data_url(part.media_type, part.data), filename=name)
+        case ToolReferencePart(name):
+            return InputText(text=f"[tool {name} is available]")
     raise AssertionError(f"{type(part).__name__} cannot stand here")
 
 
