@@ -6,6 +6,8 @@ TESTS ?=
 WORKERS ?= auto
 CLIENTS ?=
 export PYTHON
+# Every command and worker that tests start would compile the whole program again.
+unexport PYTHONDONTWRITEBYTECODE
 
 python := .venv/bin/python
 starter := smollm2-135m
