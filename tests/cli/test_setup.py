@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from coding_agents import write_script
+from gguf_files import write_sparse
 from served import command, serve, url_of, variables
 
 
@@ -95,3 +98,16 @@ def test_a_shell_gets_a_codex_that_is_told_of_the_server(home: Path) -> None:
     words = evaluated(run(home, "env", "codex").stdout, f"PATH={home}/bin:$PATH\ncodex exec 'two words'").splitlines()
     assert f'model_providers.pensieve.base_url="{(home / "url").read_text()}/v1"' in words
     assert words[-2:] == ["exec", "two words"]
+
+
+def test_an_address_that_is_written_down_is_never_any_free_port(tmp_path: Path) -> None:
+    """Another program could have it tomorrow, and would be sent prompts and the key."""
+    write_sparse(tmp_path / "m.gguf", 10**6)
+    with socket.socket() as stranger:
+        with suppress(OSError):  # whoever has it already will do as well
+            stranger.bind(("127.0.0.1", 7777))
+            stranger.listen()
+        done = run(tmp_path, "setup", "claude-code", "--yes", PENSIEVE_MODEL=str(tmp_path / "m.gguf"))
+    assert (done.returncode, "7777" in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / ".claude").exists()

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import click
+import msgspec
 
 from pensieve.cli.agents import Progress, open_servers
 from pensieve.cli.context import load_settings
@@ -47,7 +48,7 @@ def setup_claude_code(*, undo: bool, yes: bool) -> None:
         return
     earlier, key = settings.noted_key, mint(keys, None, "setup claude-code")
     try:
-        _change(settings, _shared_variables(*_running(loaded, key)), key, is_agreed=yes)
+        _change(settings, _shared_variables(*_running(loaded, key, is_lasting=True)), key, is_agreed=yes)
     except BaseException:
         keys.revoke(key)
         raise
@@ -96,10 +97,15 @@ def _codex_function(loaded: LoadedSettings, endpoint: Endpoint, facts: ModelFact
     return f'codex() {{ command codex {shlex.join(codex_arguments(options, ()))} "$@"; }}'
 
 
-def _running(loaded: LoadedSettings, key: str) -> tuple[Endpoint, ModelFacts]:
-    """The running server, or the one that is started for the question, and what its model can."""
+def _running(loaded: LoadedSettings, key: str, *, is_lasting: bool = False) -> tuple[Endpoint, ModelFacts]:
+    """The running server, or the one that is started for the question, and what its model can.
+
+    `is_lasting`: its address is written down, so that it must be the one of the settings and no free one: another
+    program may have that one tomorrow, and would be sent prompts and key.
+    """
     progress = Progress()
     servers, wanted = open_servers(loaded, progress)
+    wanted = msgspec.structs.replace(wanted, is_port_chosen=wanted.is_port_chosen or is_lasting)
     server = servers.find_or_start(wanted)
     facts = servers.facts(server, wanted)
     progress.end()
