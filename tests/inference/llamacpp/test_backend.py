@@ -148,7 +148,7 @@ async def test_the_users_settings_hold_where_the_request_says_nothing(backend: W
 
 
 async def test_the_same_seed_gives_the_same_answer(backend: WorkerBackend) -> None:
-    """And another one another; of short answers, since a prompt that was cached is rounded otherwise than one read anew."""
+    """And another one another; short, since a prompt that was cached is rounded otherwise than one read anew."""
     replies = [
         await answer(backend, "Say something.", sampling=SamplingParams(temperature=1.2, seed=seed), max_tokens=12)
         for seed in (1, 7, 7, 8)
