@@ -9,45 +9,46 @@ import pytest
 
 from pensieve.errors import UsageError
 from pensieve.launch.codex import (
-    CodexPlan,
+    PROMPTS,
     codex_arguments,
     codex_environment,
-    codex_note,
     codex_options,
-    plan_codex,
     prepare_codex_folder,
 )
 from pensieve.launch.environment import Endpoint
-from pensieve.launch.plan import ModelFacts
+from pensieve.launch.plan import ModelFacts, PromptPlan
 
 ENDPOINT = Endpoint("http://127.0.0.1:7777", "a-key")
 SMALL, LARGE = ModelFacts("small", 8_192, 8_192), ModelFacts('a"b\\c', 32_768, 4_096)
 
 
 @pytest.mark.parametrize(
-    ("facts", "plan"),
+    ("facts", "plan", "compacts_at"),
     [
-        (SMALL, CodexPlan(8_192, 7_168, True)),
-        (LARGE, CodexPlan(32_768, 28_672, False)),
-        (ModelFacts("m", 1_000_000, 1_000_000), CodexPlan(1_000_000, 968_000, False)),
+        (SMALL, PromptPlan(8_192, 1_024, True), 7_168),
+        (LARGE, PromptPlan(32_768, 4_096, False), 28_672),
+        (ModelFacts("m", 1_000_000, 1_000_000), PromptPlan(1_000_000, 32_000, False), 968_000),
     ],
 )
-def test_the_context_chooses_the_prompt_and_when_to_compact(facts: ModelFacts, plan: CodexPlan) -> None:
+def test_the_context_chooses_the_prompt_and_when_to_compact(
+    facts: ModelFacts, plan: PromptPlan, compacts_at: int
+) -> None:
     """What is left out is said."""
-    assert plan_codex(facts) == plan
-    assert ("8,192" in codex_note(plan)) is plan.is_reduced
+    assert PROMPTS.plan(facts) == plan
+    assert plan.compacts_at_tokens == compacts_at
+    assert ("8,192" in PROMPTS.note(plan)) is plan.is_reduced
 
 
 def test_a_context_that_carries_nothing_is_refused_with_both_numbers() -> None:
     """And with what to do."""
     with pytest.raises(UsageError, match=r"m has a context of 4,096 .* needs 5,715 or more: take another model"):
-        plan_codex(ModelFacts("m", 4_096, 4_096))
+        PROMPTS.plan(ModelFacts("m", 4_096, 4_096))
 
 
 @pytest.mark.parametrize("facts", [SMALL, LARGE])
 def test_the_words_before_the_users_are_settings_that_codex_can_read(facts: ModelFacts) -> None:
     """Each is a name and a value of TOML; the user's own follow, untouched."""
-    options = codex_options(ENDPOINT, facts, plan_codex(facts), Path("/private"))
+    options = codex_options(ENDPOINT, facts, PROMPTS.plan(facts), Path("/private"))
     words = codex_arguments(options, ["exec", "--", "-x", "two words"])
     assert words[-4:] == ["exec", "--", "-x", "two words"]
     assert words[:-4:2] == ["-c"] * len(options)

@@ -10,38 +10,36 @@ import pytest
 from pensieve.errors import UsageError
 from pensieve.launch.environment import Endpoint
 from pensieve.launch.opencode import (
-    OpencodePlan,
+    PROMPTS,
     opencode_environment,
-    opencode_note,
     opencode_variables,
-    plan_opencode,
     prepare_opencode_folder,
 )
-from pensieve.launch.plan import ModelFacts
+from pensieve.launch.plan import ModelFacts, PromptPlan
 
 ENDPOINT = Endpoint("http://127.0.0.1:7777", "a-key")
 SMALL, LARGE = ModelFacts("a/small", 8_192, 8_192), ModelFacts("large", 32_768, 8_192, True)
 
 
 @pytest.mark.parametrize(
-    ("facts", "plan"), [(SMALL, OpencodePlan(8_192, 1_024, True)), (LARGE, OpencodePlan(32_768, 4_096, False))]
+    ("facts", "plan"), [(SMALL, PromptPlan(8_192, 1_024, True)), (LARGE, PromptPlan(32_768, 4_096, False))]
 )
-def test_the_context_chooses_prompt_and_limits(facts: ModelFacts, plan: OpencodePlan) -> None:
+def test_the_context_chooses_prompt_and_limits(facts: ModelFacts, plan: PromptPlan) -> None:
     """What is left out is said."""
-    assert plan_opencode(facts) == plan
-    assert ("8,192" in opencode_note(plan)) is plan.is_reduced
+    assert PROMPTS.plan(facts) == plan
+    assert ("8,192" in PROMPTS.note(plan)) is plan.is_reduced
 
 
 def test_a_context_that_carries_nothing_is_refused_with_both_numbers() -> None:
     """And with what to do."""
     with pytest.raises(UsageError, match=r"m has a context of 4,096 .* needs 8,000 or more: take another model"):
-        plan_opencode(ModelFacts("m", 4_096, 4_096))
+        PROMPTS.plan(ModelFacts("m", 4_096, 4_096))
 
 
 @pytest.mark.parametrize("facts", [SMALL, LARGE])
 def test_one_provider_and_one_model_are_told(facts: ModelFacts) -> None:
     """The only ones that are used, for titles too; a small context leaves tools out."""
-    told = opencode_variables(ENDPOINT, facts, plan_opencode(facts))
+    told = opencode_variables(ENDPOINT, facts, PROMPTS.plan(facts))
     config = json.loads(told["OPENCODE_CONFIG_CONTENT"])
     assert config["enabled_providers"] == list(config["provider"]) == ["pensieve"]
     assert config["model"] == config["small_model"] == f"pensieve/{facts.name}"

@@ -155,17 +155,17 @@ def _dress_claude(seat: Seat, folder: Path, words: Sequence[str]) -> Start:
 
 
 def _dress_codex(seat: Seat, folder: Path, words: Sequence[str]) -> Start:
-    plan = codex.plan_codex(seat.facts)
+    plan = codex.PROMPTS.plan(seat.facts)
     options = codex.codex_options(seat.endpoint, seat.facts, plan, folder)
     environment = codex.codex_environment(os.environ, seat.endpoint, folder)
-    return Start(codex.codex_arguments(options, words), environment, codex.codex_note(plan))
+    return Start(codex.codex_arguments(options, words), environment, codex.PROMPTS.note(plan))
 
 
 def _dress_opencode(seat: Seat, folder: Path, words: Sequence[str]) -> Start:
-    plan = opencode.plan_opencode(seat.facts)
+    plan = opencode.PROMPTS.plan(seat.facts)
     told = opencode.opencode_variables(seat.endpoint, seat.facts, plan)
     environment = opencode.opencode_environment(os.environ, told, folder)
-    return Start(list(words), environment, opencode.opencode_note(plan))
+    return Start(list(words), environment, opencode.PROMPTS.note(plan))
 
 
 class AgentDesk(msgspec.Struct, frozen=True):

@@ -17,8 +17,6 @@ from pensieve.inference.guard import MemoryGuard, gigabytes
 from pensieve.inference.server_client import fetch, find_server
 from pensieve.messages import Json
 
-COUNTS = ("loads", "crashes", "hangs", "unloads", "outgrown")
-
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known; every field is part of the documented JSON."""

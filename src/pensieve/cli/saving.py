@@ -42,21 +42,39 @@ def _put(target: Path, data: bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(data)
         draft.replace(target)
-    except BaseException:
+    finally:
         draft.unlink(missing_ok=True)
-        raise
 
 
-def read(path: Path, limit_bytes: int) -> bytes:
-    """The file's bytes; raises `UsageError` if it cannot be read or is larger."""
+def read(path: Path, limit_bytes: int, *, instead: str = "") -> bytes:
+    """The file's bytes; raises `UsageError` if it cannot be read or is larger, with what to do `instead`."""
     try:
         with path.open("rb") as file:
             data = file.read(limit_bytes + 1)
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
     if len(data) > limit_bytes:
-        raise UsageError(f"{path} is larger than {limit_bytes:,} bytes")
+        raise UsageError(f"{path} is larger than {size_of(limit_bytes)}{instead and f': {instead}'}")
     return data
+
+
+def read_plain(path: Path, limit_bytes: int, *, instead: str) -> bytes:
+    """As `read`, of a plain file alone: a pipe could keep whoever reads it waiting."""
+    try:
+        is_plain = path.is_file()
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} cannot be read: {error}") from error
+    if not is_plain:
+        raise UsageError(f"there is no file {path}")
+    return read(path, limit_bytes, instead=instead)
+
+
+def size_of(num_bytes: int) -> str:
+    """Bytes as people say them."""
+    for unit, size in (("MB", 10**6), ("kB", 10**3)):
+        if num_bytes >= size:
+            return f"{num_bytes / size:.1f} {unit}"
+    return f"{num_bytes} bytes"
 
 
 def _told(path: Path, error: OSError) -> UsageError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -14,11 +16,12 @@ from pensieve.cli.agents import Progress, open_servers
 from pensieve.cli.context import load_settings
 from pensieve.config.sources import LoadedSettings
 from pensieve.devices.lifetimes import lifetime_of
+from pensieve.launch import codex, opencode
 from pensieve.launch.claude import claude_variables
-from pensieve.launch.codex import codex_arguments, codex_options, plan_codex, prepare_codex_folder
+from pensieve.launch.codex import codex_arguments, codex_options, prepare_codex_folder
 from pensieve.launch.environment import TERMINAL_KEY, Endpoint
 from pensieve.launch.global_settings import GlobalSettings
-from pensieve.launch.opencode import opencode_variables, plan_opencode
+from pensieve.launch.opencode import opencode_variables
 from pensieve.launch.plan import ModelFacts, plan_claude
 from pensieve.launch.seat import mint, mint_for
 from pensieve.server.terminal_keys import TerminalKeys
@@ -46,12 +49,9 @@ def setup_claude_code(*, undo: bool, yes: bool) -> None:
         how = "is byte for byte what it was" if is_whole else "was changed since, so only our variables were taken out"
         click.echo(f"{note.path} {how}.")
         return
-    earlier, key = settings.noted_key, mint(keys, None, "setup claude-code")
-    try:
+    earlier = settings.noted_key
+    with _unless_it_fails(keys, mint(keys, None, "setup claude-code")) as key:
         _change(settings, _shared_variables(*_running(loaded, key, is_lasting=True)), key, is_agreed=yes)
-    except BaseException:
-        keys.revoke(key)
-        raise
     keys.revoke(earlier)
 
 
@@ -62,14 +62,20 @@ def env(client: str) -> None:
     loaded = load_settings()
     keys, shell = TerminalKeys(loaded.folders.keys), os.getsid(0)
     # In a container the session may be led from outside.
-    key = mint_for(keys, shell if lifetime_of(shell) else os.getppid(), f"env {client}")
-    try:
+    holder = shell if lifetime_of(shell) else os.getppid()
+    with _unless_it_fails(keys, mint_for(keys, holder, f"env {client}")) as key:
         lines = _exports(client, loaded, key)
-    except BaseException:
-        keys.revoke(key)
-        raise
     for line in lines:
         click.echo(line)
+
+
+@contextmanager
+def _unless_it_fails(keys: TerminalKeys, key: str) -> Iterator[str]:
+    """The key, which is good for nothing where what it was made for fails."""
+    with ExitStack() as undone:
+        undone.callback(keys.revoke, key)
+        yield key
+        undone.pop_all()
 
 
 def _exports(client: str, loaded: LoadedSettings, key: str) -> list[str]:
@@ -80,7 +86,7 @@ def _exports(client: str, loaded: LoadedSettings, key: str) -> list[str]:
         case "claude":
             told = _shared_variables(endpoint, facts)
         case "opencode":
-            told = opencode_variables(endpoint, facts, plan_opencode(facts))
+            told = opencode_variables(endpoint, facts, opencode.PROMPTS.plan(facts))
         case "codex":
             told = {TERMINAL_KEY: key}
             more = [_codex_function(loaded, endpoint, facts)]
@@ -93,7 +99,7 @@ def _codex_function(loaded: LoadedSettings, endpoint: Endpoint, facts: ModelFact
     """A command of the shell's: Codex takes an address from its settings only, not from a variable."""
     folder = loaded.folders.data / "agents" / "codex"
     prepare_codex_folder(folder)
-    options = codex_options(endpoint, facts, plan_codex(facts), folder)
+    options = codex_options(endpoint, facts, codex.PROMPTS.plan(facts), folder)
     return f'codex() {{ command codex {shlex.join(codex_arguments(options, ()))} "$@"; }}'
 
 

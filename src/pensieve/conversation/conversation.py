@@ -10,7 +10,7 @@ from datetime import datetime
 import msgspec
 
 from pensieve.generation import FinishReason, Timings, Usage
-from pensieve.messages import Message, RedactedThinkingPart, ThinkingPart, say
+from pensieve.messages import Message, RedactedThinkingPart, ThinkingPart
 
 TITLE_CHARACTERS = 60
 
@@ -135,10 +135,3 @@ def title_of(messages: tuple[Message, ...]) -> str:
         return words
     cut = words[: TITLE_CHARACTERS - 3]
     return f"{cut.rsplit(' ', 1)[0] if ' ' in cut[20:] else cut}..."
-
-
-def prompt_of(system: str, turns: tuple[Turn, ...], question: Message | None = None) -> tuple[Message, ...]:
-    """The messages of a request: the system prompt, the turns, the question."""
-    said = tuple(message for turn in turns for message in turn.messages)
-    before = (say("system", system),) if system else ()
-    return (*before, *said, *((question,) if question else ()))

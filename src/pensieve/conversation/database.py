@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +44,10 @@ class Database:
             if path != MEMORY:
                 _make_file(path)
             self._connection = sqlite3.connect(path, BUSY_SECONDS, check_same_thread=False, isolation_level=None)
-        try:
-            with self._errors():
-                self._prepare()
-        except BaseException:
-            self._connection.close()
-            raise
+        with ExitStack() as undone, self._errors():
+            undone.callback(self._connection.close)
+            self._prepare()
+            undone.pop_all()
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
@@ -84,10 +82,9 @@ class Database:
         try:
             yield
             self._connection.execute("COMMIT")
-        except BaseException:
+        finally:
             if self._connection.in_transaction:  # SQLite has rolled back by itself after some errors
                 self._connection.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def _errors(self) -> Iterator[None]:

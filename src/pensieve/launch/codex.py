@@ -9,21 +9,14 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
-from pensieve.errors import UsageError
 from pensieve.launch.environment import TERMINAL_KEY, Endpoint, scrubbed, without_proxy
 from pensieve.launch.folder import prepare_folder
-from pensieve.launch.plan import ModelFacts
+from pensieve.launch.plan import ModelFacts, PromptPlan, Prompts
 from pensieve.messages import Json
 
 SCRUBBED_PREFIXES = ("OPENAI_", "CODEX_")
-PROMPT_TOKENS, SHORT_PROMPT_TOKENS = 11_500, 2_000
-"""Of the first request, with everything and reduced (measured: about 9,700 and 1,400); tokenizers differ."""
-ROOM_TOKENS = 3_000
-"""What a conversation needs beyond it before it is compacted."""
-SMALLEST_OUTPUT_TOKENS = 512
-LARGEST_OUTPUT_TOKENS = 32_000
+PROMPTS = Prompts("Codex", 11_500, 2_000)
+"""Measured: about 9,700 and 1,400, with everything and reduced."""
 INSTRUCTIONS_FILE = "instructions.md"
 INSTRUCTIONS = """You are a coding agent in the user's folder. Look with commands before you answer, change files with \
 commands, and check what you changed. Say at the end, in a sentence or two, what you did.
@@ -48,36 +41,7 @@ REDUCED: Mapping[str, Json] = {
 }
 
 
-class CodexPlan(msgspec.Struct, frozen=True):
-    """The limits that Codex is given, and whether its prompt is the short one."""
-
-    context_tokens: int
-    compacts_at_tokens: int
-    is_reduced: bool
-
-
-def plan_codex(facts: ModelFacts) -> CodexPlan:
-    """The longer prompt where the context carries it; raises `UsageError` where it carries none."""
-    eighth = max(SMALLEST_OUTPUT_TOKENS, facts.context_tokens // 8)
-    compacts_at = facts.context_tokens - min(eighth, LARGEST_OUTPUT_TOKENS, facts.max_output_tokens)
-    for prompt_tokens, is_reduced in ((PROMPT_TOKENS, False), (SHORT_PROMPT_TOKENS, True)):
-        if compacts_at - prompt_tokens >= ROOM_TOKENS:
-            return CodexPlan(facts.context_tokens, compacts_at, is_reduced)
-    least = -(-(SHORT_PROMPT_TOKENS + ROOM_TOKENS) * 8 // 7)
-    raise UsageError(
-        f"{facts.name} has a context of {facts.context_tokens:,} tokens here, and Codex needs {least:,} or more:"
-        " take another model, or free memory if the context was cut to fit"
-    )
-
-
-def codex_note(plan: CodexPlan) -> str:
-    """What a user should know of the plan; "" where nothing was left out."""
-    if not plan.is_reduced:
-        return ""
-    return f"a context of {plan.context_tokens:,} tokens: Codex gets fewer tools, and a shorter prompt"
-
-
-def codex_options(endpoint: Endpoint, facts: ModelFacts, plan: CodexPlan, folder: Path) -> dict[str, Json]:
+def codex_options(endpoint: Endpoint, facts: ModelFacts, plan: PromptPlan, folder: Path) -> dict[str, Json]:
     """What Codex is told, by the names of its settings."""
     provider = "model_providers.pensieve"
     told: dict[str, Json] = {

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from pensieve.errors import UsageError
 from pensieve.launch.environment import TERMINAL_KEY, Endpoint, scrubbed, without_proxy
 from pensieve.launch.folder import prepare_folder, show_all_but
-from pensieve.launch.plan import ModelFacts
+from pensieve.launch.plan import ModelFacts, PromptPlan, Prompts
 from pensieve.messages import Json
 
 SCRUBBED_PREFIXES = ("OPENCODE",)
@@ -24,12 +23,8 @@ PLACES: Mapping[str, str] = {
     "XDG_CACHE_HOME": ".cache",
 }
 """Variable -> the place in a home that is meant without it. opencode has a folder of its own in each."""
-PROMPT_TOKENS, SHORT_PROMPT_TOKENS = 9_500, 4_000
-"""Of the first request, with everything and reduced (measured: about 7,600 and 3,100); tokenizers differ."""
-ROOM_TOKENS = 3_000
-"""What a conversation needs beyond it before it is compacted."""
-SMALLEST_OUTPUT_TOKENS = 512
-LARGEST_OUTPUT_TOKENS = 32_000
+PROMPTS = Prompts("opencode", 9_500, 4_000)
+"""Measured: about 7,600 and 3,100, with everything and reduced."""
 FIXED: Mapping[str, str] = {
     "OPENCODE_DISABLE_AUTOUPDATE": "1",
     "OPENCODE_DISABLE_DEFAULT_PLUGINS": "1",
@@ -43,37 +38,7 @@ INSTRUCTIONS = """You are a coding agent in the user's folder. Look at files bef
 tools, and check what you changed. Say at the end, in a sentence or two, what you did."""
 
 
-class OpencodePlan(msgspec.Struct, frozen=True):
-    """The limits that opencode is given, and whether its prompt is the short one."""
-
-    context_tokens: int
-    output_tokens: int
-    is_reduced: bool
-
-
-def plan_opencode(facts: ModelFacts) -> OpencodePlan:
-    """The longer prompt where the context carries it; raises `UsageError` where it carries none."""
-    eighth = max(SMALLEST_OUTPUT_TOKENS, facts.context_tokens // 8)
-    output_tokens = min(eighth, LARGEST_OUTPUT_TOKENS, facts.max_output_tokens)
-    for prompt_tokens, is_reduced in ((PROMPT_TOKENS, False), (SHORT_PROMPT_TOKENS, True)):
-        # opencode compacts when prompt and answer have filled the context but for the room of an answer.
-        if facts.context_tokens - output_tokens - prompt_tokens >= ROOM_TOKENS:
-            return OpencodePlan(facts.context_tokens, output_tokens, is_reduced)
-    least = -(-(SHORT_PROMPT_TOKENS + ROOM_TOKENS) * 8 // 7)
-    raise UsageError(
-        f"{facts.name} has a context of {facts.context_tokens:,} tokens here, and opencode needs {least:,} or more:"
-        " take another model, or free memory if the context was cut to fit"
-    )
-
-
-def opencode_note(plan: OpencodePlan) -> str:
-    """What a user should know of the plan; "" where nothing was left out."""
-    if not plan.is_reduced:
-        return ""
-    return f"a context of {plan.context_tokens:,} tokens: opencode gets fewer tools, and a shorter prompt"
-
-
-def opencode_variables(endpoint: Endpoint, facts: ModelFacts, plan: OpencodePlan) -> dict[str, str]:
+def opencode_variables(endpoint: Endpoint, facts: ModelFacts, plan: PromptPlan) -> dict[str, str]:
     """What opencode is told, of whichever configuration it reads: this one is read last."""
     config = msgspec.json.encode(_config(endpoint, facts, plan)).decode()
     return {**FIXED, "OPENCODE_CONFIG_CONTENT": config, TERMINAL_KEY: endpoint.key}
@@ -100,7 +65,7 @@ def prepare_opencode_folder(folder: Path, environ: Mapping[str, str], home: Path
     prepare_folder("opencode", folder, show)
 
 
-def _config(endpoint: Endpoint, facts: ModelFacts, plan: OpencodePlan) -> dict[str, Json]:
+def _config(endpoint: Endpoint, facts: ModelFacts, plan: PromptPlan) -> dict[str, Json]:
     model: dict[str, Json] = {
         "name": facts.name,
         "limit": {"context": plan.context_tokens, "output": plan.output_tokens},

@@ -1,6 +1,6 @@
-"""What Claude Code is told of a model's size, and which of its tools it gets. Plain decisions: starts nothing.
+"""What an agent is told of a model's size, and which of its tools it gets. Plain decisions: starts nothing.
 
-The rule by which it compacts, and the sizes of its prompts, were measured with version 2.1.330 (docs/agents.md).
+The rule by which Claude Code compacts, and the sizes of prompts, were measured (docs/agents.md names the versions).
 """
 
 from __future__ import annotations
@@ -64,22 +64,17 @@ def compacts_at(context_tokens: int, output_tokens: int) -> int:
 
 def plan_claude(facts: ModelFacts) -> Plan:
     """The most tools that the context carries; raises `UsageError` where it carries none."""
-    eighth = max(SMALLEST_OUTPUT_TOKENS, facts.context_tokens // 8)
-    output_tokens = min(eighth, LARGEST_OUTPUT_TOKENS, facts.max_output_tokens)
+    output_tokens = output_tokens_of(facts)
     left = compacts_at(facts.context_tokens, output_tokens)
     for tools, prompt_tokens in PROMPT_TOKENS.items():
         if left - prompt_tokens >= ROOM_TOKENS[tools]:
             return Plan(facts.context_tokens, output_tokens, tools)
-    raise UsageError(
-        f"{facts.name} has a context of {facts.context_tokens:,} tokens here, and Claude Code needs"
-        f" {smallest_context_tokens():,} or more: take another model, or free memory if the context was cut to fit"
-    )
+    raise too_small(facts, "Claude Code", smallest_context_tokens())
 
 
 def smallest_context_tokens() -> int:
-    """The smallest context that any plan is made for."""
-    least = PROMPT_TOKENS["bare"] + ROOM_TOKENS["bare"] + RESERVE_TOKENS
-    return -(-least * 8 // 7)
+    """The smallest context that any plan of Claude Code is made for."""
+    return with_an_answer(PROMPT_TOKENS["bare"] + ROOM_TOKENS["bare"] + RESERVE_TOKENS)
 
 
 def note_of(plan: Plan) -> str:
@@ -92,3 +87,59 @@ def note_of(plan: Plan) -> str:
             return f"{context}: Claude Code gets the tools Bash, Edit, Read and Write only, and a shorter prompt"
         case "bare":
             return f"{context}: Claude Code runs bare, with the tools Bash, Edit and Read, so that its prompt fits"
+
+
+class PromptPlan(msgspec.Struct, frozen=True):
+    """The limits of an agent that has a long prompt and a short one, and which of them it gets."""
+
+    context_tokens: int
+    output_tokens: int
+    is_reduced: bool
+
+    @property
+    def compacts_at_tokens(self) -> int:
+        """The size of a prompt that leaves room for one answer."""
+        return self.context_tokens - self.output_tokens
+
+
+class Prompts(msgspec.Struct, frozen=True):
+    """An agent's first requests, in tokens, with room for tokenizers that make more of them than others."""
+
+    agent: str
+    long_tokens: int
+    short_tokens: int
+    room_tokens: int = 3_000
+    """What a conversation needs beyond it before it is compacted."""
+
+    def plan(self, facts: ModelFacts) -> PromptPlan:
+        """The longer prompt where the context carries it; raises `UsageError` where it carries none."""
+        for prompt_tokens, is_reduced in ((self.long_tokens, False), (self.short_tokens, True)):
+            plan = PromptPlan(facts.context_tokens, output_tokens_of(facts), is_reduced)
+            if plan.compacts_at_tokens - prompt_tokens >= self.room_tokens:
+                return plan
+        raise too_small(facts, self.agent, with_an_answer(self.short_tokens + self.room_tokens))
+
+    def note(self, plan: PromptPlan) -> str:
+        """What a user should know of the plan; "" where nothing was left out."""
+        if not plan.is_reduced:
+            return ""
+        return f"a context of {plan.context_tokens:,} tokens: {self.agent} gets fewer tools, and a shorter prompt"
+
+
+def output_tokens_of(facts: ModelFacts) -> int:
+    """An eighth of the context for an answer, within what model and agents can do with."""
+    eighth = max(SMALLEST_OUTPUT_TOKENS, facts.context_tokens // 8)
+    return min(eighth, LARGEST_OUTPUT_TOKENS, facts.max_output_tokens)
+
+
+def with_an_answer(num_tokens: int) -> int:
+    """The context in which an eighth for the answer leaves so many tokens."""
+    return -(-num_tokens * 8 // 7)
+
+
+def too_small(facts: ModelFacts, agent: str, least_tokens: int) -> UsageError:
+    """The error where the agent's prompt does not fit."""
+    return UsageError(
+        f"{facts.name} has a context of {facts.context_tokens:,} tokens here, and {agent} needs {least_tokens:,} or"
+        " more: take another model, or free memory if the context was cut to fit"
+    )

@@ -119,10 +119,6 @@ class PromptRenderer:
                 return before + found
         return self._template.render(chat, tools=native, options=options)
 
-    def continuation(self, text: str) -> list[int]:
-        """Token ids of what the model already said, to go on from there."""
-        return self._tokenizer.encode(text, adds_special=False) if text else []
-
 
 def _newest(messages: Sequence[Message]) -> int:
     """The index of the user message that is to be answered; -1: there is none."""

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import cast
 
@@ -124,13 +125,10 @@ class WorkerProcess:
             ours.close()
             raise LoadFailed(f"no worker process could be started ({error.strerror})", spec.name) from error
         worker = cls(spec, process, link)
-        try:
+        async with AsyncExitStack() as undone:
+            undone.push_async_callback(worker._give_up)
             worker.limits = await worker._load(settings, state_folder)
-        except BaseException:
-            await worker.kill()
-            if worker.last_words:
-                log.warning("last words of the worker that did not load %s:\n%s", spec.name, worker.last_words)
-            raise
+            undone.pop_all()
         return worker
 
     @property
@@ -226,6 +224,11 @@ class WorkerProcess:
         await self._process.wait()
         self._link.close()
         await self._listening
+
+    async def _give_up(self) -> None:
+        await self.kill()
+        if self.last_words:
+            log.warning("last words of the worker that did not load %s:\n%s", self.spec.name, self.last_words)
 
     async def _load(self, settings: Settings, state_folder: Path | None) -> Limits:
         load = frames.Load(self.spec, settings, str(state_folder or ""))

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
-from pensieve.cli.chat.commands.words import count_of, files, needed, path_of, size_of
+from pensieve.cli.chat.commands.words import count_of, files, needed, path_of
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
-from pensieve.cli.saving import is_there
+from pensieve.cli.saving import is_there, read_plain, size_of
 from pensieve.errors import UsageError
 from pensieve.messages import DocumentPart, ImagePart, Message, Part
 
@@ -106,17 +106,9 @@ def _read(path: Path) -> File:
 
 
 def _content(path: Path) -> bytes:
-    try:
-        if path.is_dir():
-            raise UsageError(f"{path} is a folder: {path}/* attaches the files in it")
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if len(content) > MAX_FILE_BYTES:
-        raise UsageError(f"{path} is larger than {size_of(MAX_FILE_BYTES)}: attach a part of it")
+    if is_there(path) and path.is_dir():
+        raise UsageError(f"{path} is a folder: {path}/* attaches the files in it")
+    content = read_plain(path, MAX_FILE_BYTES, instead="attach a part of it")
     if not content:
         raise UsageError(f"{path} is empty")
     return content

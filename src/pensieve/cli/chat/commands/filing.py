@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
-from pensieve.cli.chat.commands.words import among, count_of, files, needed, path_of, size_of
+from pensieve.cli.chat.commands.words import among, count_of, files, needed, path_of
 from pensieve.cli.chat.desk import Desk
-from pensieve.cli.saving import is_there
+from pensieve.cli.saving import is_there, read_plain, size_of
 from pensieve.cli.saving import save as save_file
 from pensieve.conversation.conversation import Conversation
 from pensieve.conversation.export import FORMS, export
@@ -46,7 +46,9 @@ def export_to(desk: Desk, argument: str) -> Outcome:
 def load(desk: Desk, argument: str) -> Outcome:
     """Take the conversations of a file over, and go on with the last of them."""
     path = path_of(needed(argument, "/load FILE, as /save wrote it, or an export of ChatGPT's or Claude's"))
-    found = read_conversations(_content(path), path.name)
+    found = read_conversations(
+        read_plain(path, MAX_LOADED_BYTES, instead="`pensieve history import` takes it"), path.name
+    )
     if not found:
         raise UsageError(f"{path} holds no conversation")
     desk.loop.run(desk.session.archive.do(lambda store: store.add_all(found[:-1])))
@@ -75,19 +77,6 @@ def _write(desk: Desk, path: Path, content: bytes) -> None:
         return
     save_file(path, content, is_replacing=is_replacing)
     desk.say(f"wrote {path} ({size_of(len(content))})")
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
-        with path.open("rb") as file:
-            content = file.read(MAX_LOADED_BYTES + 1)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} cannot be read: {error}") from error
-    if len(content) > MAX_LOADED_BYTES:
-        raise UsageError(f"{path} is larger than {size_of(MAX_LOADED_BYTES)}: `pensieve history import` takes it")
-    return content
 
 
 def complete_saved(desk: Desk, typed: str) -> list[Candidate]:

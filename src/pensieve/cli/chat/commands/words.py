@@ -80,11 +80,3 @@ def ago(moment: datetime, now: datetime | None = None) -> str:
 def count_of(number_of: int, what: str) -> str:
     """`1 turn`, `2 turns`, with commas in large numbers."""
     return f"{number_of:,} {what}{'' if number_of == 1 else 's'}"
-
-
-def size_of(num_bytes: int) -> str:
-    """Bytes as people say them."""
-    for unit, size in (("MB", 10**6), ("kB", 10**3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes} bytes"

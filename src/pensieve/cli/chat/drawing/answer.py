@@ -40,7 +40,6 @@ class AnswerView:
         self._num_tokens = 0
         self._rows: list[Row] = []
         self._open: Markdown | Thinking | Call | None = None
-        self._has_said = False
         self.thinking = ""
         """The last thinking, as far as it was kept."""
 
