@@ -6,6 +6,7 @@ Then the server is killed in the middle of the batch and started again: every re
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import os
 import random
@@ -30,6 +31,8 @@ NUM_CLIENTS = 4
 NUM_REQUESTS = 200
 THINKING_SECONDS = (0.2, 1.2)
 """How long a client waits before it asks again."""
+KILL_SECONDS = 5.0
+"""After clients came, the server is killed."""
 TARGET_GROWTH = 1.2
 
 _numbers = itertools.count()
@@ -83,6 +86,10 @@ class Clients:
     def _talk(self, number: int) -> None:
         system = text_of(self._words, f"client {number}")
         chance = random.Random(f"{number} {next(_numbers)}")
+        with contextlib.suppress(OSError, StopIteration):  # the server was killed
+            self._ask_on(system, chance)
+
+    def _ask_on(self, system: str, chance: random.Random) -> None:
         while not self._is_over.is_set():
             stream = Stream(self._url, body(f"Question {next(_numbers)}: why?", 12, system=system))
             arrived = stream.arrivals(b"content_block_delta")
@@ -131,7 +138,11 @@ def measure(home: Home, arguments: argparse.Namespace) -> tuple[dict[str, list[f
         batch_id = create(client)
         while num_done(client, batch_id) < NUM_REQUESTS // 4:
             time.sleep(0.1)
+        crowd = threading.Thread(target=Clients(url, arguments.words).run, args=(KILL_SECONDS * 2,))
+        crowd.start()
+        time.sleep(KILL_SECONDS)
         process.send_signal(signal.SIGKILL)
+        crowd.join()
     return found, batch_id, done
 
 
@@ -160,9 +171,7 @@ def told(
     is_met = "met" if growth < TARGET_GROWTH else "MISSED"
     is_whole = "met" if len(lines) == len(names) == NUM_REQUESTS else "MISSED"
     ratio = f"Ratio {growth:.2f} ({is_met}: less than {TARGET_GROWTH}); {done} of the batch were answered meanwhile."
-    killed = (
-        f"Killed in the middle and started again: {len(lines)} results of {len(names)} requests after {seconds:.0f} s"
-    )
+    killed = f"Killed in the middle, with live clients, and started again: {len(lines)} results of {len(names)} requests after {seconds:.0f} s"
     head = ["| live clients' first token | median | requests |", "|---|---|---|"]
     return "\n".join([*head, *rows, "", ratio, "", f"{killed} ({is_whole})."])
 

@@ -17,8 +17,6 @@ PATIENCE = 3
 """A request that made way so often is let run beside live ones where a place is left: else it would never end."""
 HUNGRY_SECONDS = 10.0
 """Where clients never pause, one request may begin beside them after so long without any: a batch must end."""
-CROWDED_HUNGRY_SECONDS = 60.0
-"""The same where clients lately used every place: what a batch begins then takes a session's prompt from the cache."""
 MOST_PLACES = 16
 
 
@@ -72,7 +70,7 @@ def may_change_model(view: View) -> bool:
 
 def _beside(view: View, *, is_crowded: bool) -> Room:
     has_place = view.num_live < view.num_places
-    is_hungry = has_place and view.waited_seconds >= (CROWDED_HUNGRY_SECONDS if is_crowded else HUNGRY_SECONDS)
+    is_hungry = has_place and view.waited_seconds >= HUNGRY_SECONDS
     may_begin = has_place and _may_begin(view) and (is_hungry or not is_crowded)
     return Room(int(has_place), is_for_patient=True, is_hungry=is_hungry, may_begin=may_begin)
 
