@@ -171,7 +171,8 @@ def told(
     is_met = "met" if growth < TARGET_GROWTH else "MISSED"
     is_whole = "met" if len(lines) == len(names) == NUM_REQUESTS else "MISSED"
     ratio = f"Ratio {growth:.2f} ({is_met}: less than {TARGET_GROWTH}); {done} of the batch were answered meanwhile."
-    killed = f"Killed in the middle, with live clients, and started again: {len(lines)} results of {len(names)} requests after {seconds:.0f} s"
+    num_results = f"{len(lines)} results of {len(names)} requests after {seconds:.0f} s"
+    killed = f"Killed in the middle, with live clients, and started again: {num_results}"
     head = ["| live clients' first token | median | requests |", "|---|---|---|"]
     return "\n".join([*head, *rows, "", ratio, "", f"{killed} ({is_whole})."])
 

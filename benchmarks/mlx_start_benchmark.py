@@ -43,10 +43,10 @@ def main() -> None:
     for _ in range(ROUNDS + 1):
         for name, words in WAYS.items():
             found[name].append(imported(words))
-    rows = [
-        (name, *(statistics.median(each[place] for each in times[1:]) for place in (0, 1)))
-        for name, times in found.items()
-    ]
+    rows: list[tuple[str, float, float]] = []
+    for name, times in found.items():
+        seconds, megabytes = (statistics.median(each[place] for each in times[1:]) for place in (0, 1))
+        rows.append((name, seconds, megabytes))
     lines = [f"| {name} | {seconds:.2f} | {megabytes:.0f} |" for name, seconds, megabytes in rows]
     ratio = f"{rows[1][1] / rows[0][1]:.2f} times the time, {rows[0][2] - rows[1][2]:.0f} MB less."
     text = "\n".join(["| imported | seconds of processor time | MB |", "|---|---|---|", *lines, "", ratio])
