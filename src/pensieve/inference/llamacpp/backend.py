@@ -267,9 +267,9 @@ class LlamaCppBackend:
             self._sequences[sequence_id].admitted.set()
 
     def _abandon(self, sequence: Sequence) -> None:
-        """Nobody reads this sequence any more: its seat is free as soon as its engine thread has let go."""
+        """Nobody reads this sequence any more: its seat is free as soon as the engine has let go."""
         sequence.is_cancelled = True
-        if sequence.thread is None or sequence.thread.done():
+        if sequence.thread is None or sequence.thread.done() or sequence.is_let_go:
             self._leave(sequence)
         else:
             sequence.thread.add_done_callback(lambda _: self._leave(sequence))

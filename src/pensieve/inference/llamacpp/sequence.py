@@ -99,6 +99,8 @@ class Sequence:
         self.is_turning = False
         """A phase has ended: what this run still says is dropped, and another one goes on from what was said."""
         self.is_run_over = False
+        self.is_let_go = False
+        """The engine has said its last word of this run: its slot takes the next one, whenever its thread is back."""
         self.finished: Finished | None = None
         self.failure: PensieveError | None = None
         """What ended the sequence instead; raise it once the events before it are out."""
@@ -212,7 +214,7 @@ class Sequence:
 
     def begin_run(self) -> None:
         """The engine let go of this sequence; another run follows from what was said."""
-        self.is_turning = self.is_run_over = False
+        self.is_turning = self.is_run_over = self.is_let_go = False
         self._num_now, self._held = 0, None
         if self.is_bound:
             self._num_free = self.said.num_sampled
@@ -230,7 +232,9 @@ class Sequence:
         for chunk in chunks:
             if chunk is None:
                 self.is_run_over = True
-            elif chunk.error is not None and self._hears():
+                continue
+            self.is_let_go = self.is_let_go or bool(chunk.finish)
+            if chunk.error is not None and self._hears():
                 self.failure = chunk.error
             else:
                 events += self._advance(chunk)

@@ -268,10 +268,7 @@ class BatchQueue:
         except asyncio.CancelledError:
             await self._put_back(waiting)
             raise
-        except Overloaded as error:
-            self._pause(error.retry_after_seconds)
-            await self._put_back(waiting)
-        except WorkerFailed as error:
+        except (Overloaded, WorkerFailed) as error:
             self._pause(error.retry_after_seconds)
             await self._put_back(waiting)
         except WorkerCrashed:
