@@ -124,13 +124,15 @@ async def test_chunks_become_the_events_of_the_contract() -> None:
 async def test_the_slot_is_free_with_the_last_word_and_not_when_the_thread_is_back() -> None:
     """A next turn that comes at once finds what was read; a run that goes on holds its slot again."""
     talk = sequence()
-    talk.take([Chunk(cached_tokens=0, processed_tokens=3), Chunk("a", 4, 1)])
-    assert not talk.is_let_go
-    talk.take([Chunk(finish="stop", completion_tokens=1)])
-    assert talk.is_let_go
-    assert not talk.is_run_over
+
+    def after(*chunks: Chunk) -> tuple[bool, bool]:
+        talk.take(chunks)
+        return talk.is_let_go, talk.is_run_over
+
+    assert after(Chunk(cached_tokens=0, processed_tokens=3), Chunk("a", 4, 1)) == (False, False)
+    assert after(Chunk(finish="stop", completion_tokens=1)) == (True, False)
     talk.begin_run()
-    assert not talk.is_let_go
+    assert after() == (False, False)
 
 
 async def test_text_that_came_together_is_one_event() -> None:
