@@ -88,7 +88,7 @@ class Talk:
         self.source = Source(self._place(recipe.model), self._open, self._place)
         self.archive = Archive(self.folders.conversations)
         self.session = ChatSession(loop.run(self.source.open()), recipe, self.archive)
-        self.desk = Desk(self.session, self.source, self.screen, loop, Settings(), self.folders, recipe)
+        self.desk = Desk(self.session, self.source, self.screen, loop, Settings(), self.folders)
         self._repl = Repl(self.desk, TABLE, Meter(self.source, self.session), is_interactive=True)
 
     @property

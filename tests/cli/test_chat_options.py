@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.main import main
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.store import ConversationStore
+from pensieve.sampling.params import SamplingParams
 
 Printed = Callable[..., tuple[int, str, str]]
 
@@ -128,6 +130,20 @@ def test_a_preset_speaks_first(served_home: Path, printed: Printed) -> None:
     assert printed("--continue", "--system", "Be kind.", "second")[0] == 0
     with ConversationStore(served_home / "data" / "conversations.db") as store:
         assert store.open(1).system == "Be kind."
+
+
+def test_the_command_line_wins_over_what_a_conversation_chose(served_home: Path, printed: Printed) -> None:
+    """What is not given there stays as it was chosen, and both are kept."""
+    path = served_home / "data" / "conversations.db"
+    assert printed("--preset", "translator", "--max-tokens", "30", "the capital?")[0] == 0
+    with ConversationStore(path) as store:
+        kept = store.open(1).choices
+    assert kept == Choices(preset="translator", sampling=SamplingParams(temperature=0.2), max_tokens=30)
+    assert printed("--continue", "--temperature", "0", "second")[0] == 0
+    with ConversationStore(path) as store:
+        assert store.open(1).choices == kept.with_value("temperature", 0.0)
+    notes = said("chat", "--continue", "--max-tokens", "9")[2]
+    assert "as chosen there: preset translator, temperature 0; /params shows all\n" in notes
 
 
 @pytest.mark.model

@@ -6,6 +6,7 @@ import pytest
 
 from pensieve.cli.recipe import Recipe
 from pensieve.config.settings import GenerationSettings
+from pensieve.conversation.choices import Choices
 from pensieve.errors import InvalidRequest
 from pensieve.messages import say
 from pensieve.sampling.params import SamplingParams
@@ -36,10 +37,12 @@ def test_a_seed_that_no_engine_takes_is_refused() -> None:
         Recipe.of(GenerationSettings(), "m", seed=-1)
 
 
-def test_what_was_said_on_the_command_line_wins_over_a_preset() -> None:
-    """And nothing else of the settings does."""
+def test_what_was_said_on_the_command_line_is_a_choice() -> None:
+    """And nothing else of the settings is; a conversation's choices give way to it, and hold over the settings."""
     base = Recipe("m", sampling=SamplingParams(temperature=0.0, top_p=0.5), max_tokens=9)
-    preset = Recipe("m", sampling=SamplingParams(temperature=0.9, top_p=0.1), max_tokens=50)
-    insisted = preset.with_flags(base, ("temperature", "max_tokens"))
-    assert (insisted.sampling, insisted.max_tokens) == (SamplingParams(temperature=0.0, top_p=0.1), 9)
-    assert preset.with_flags(base, ()) == preset
+    given = base.chosen(("temperature", "max_tokens", "model"))
+    assert given == Choices(sampling=SamplingParams(temperature=0.0), max_tokens=9)
+    kept = Choices(sampling=SamplingParams(temperature=0.9, top_k=3), max_tokens=50, none=("top_p",))
+    held = base.asked(kept.below(given))
+    assert (held.sampling, held.max_tokens) == (SamplingParams(temperature=0.0, top_k=3), 9)
+    assert base.asked(base.chosen(())) == base

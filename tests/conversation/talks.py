@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.conversation import Conversation, Turn
-from pensieve.generation import Timings, Usage
+from pensieve.generation import Thinking, Timings, Usage
 from pensieve.messages import (
     DocumentPart,
     ImagePart,
@@ -17,8 +18,17 @@ from pensieve.messages import (
     ToolResultPart,
     say,
 )
+from pensieve.sampling.params import SamplingParams
 
 BEGIN = datetime(2031, 5, 4, 12, 0, tzinfo=UTC)
+CHOICES = Choices(
+    preset="coder",
+    sampling=SamplingParams(temperature=0.2, seed=3),
+    max_tokens=50,
+    thinking=Thinking("enabled", 500),
+    none=("top_p",),
+)
+"""One of everything that can be chosen."""
 ESCAPES = "\x1b[31mred\x07 \u202eback"
 SCRIPT = "<script>alert(1)</script>"
 

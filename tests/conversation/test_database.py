@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.database import Database
 from pensieve.conversation.migrations import MIGRATIONS
 from pensieve.conversation.store import ConversationStore
 from pensieve.errors import HistoryUnusable
 from pensieve.generation import TextDelta
 from pensieve.messages import say
+
+from .talks import CHOICES
 
 
 @pytest.fixture
@@ -111,6 +114,32 @@ def test_a_file_of_an_older_version_is_brought_up_to_date(path: Path) -> None:
         assert connection.execute("SELECT count(*) FROM turns WHERE mood = 'x;y'").fetchone() == (40,)
     connection.close()
     assert "newer Pensieve" in refusal(path)
+
+
+def test_a_file_from_before_choices_were_kept_is_brought_up_to_date(tmp_path: Path) -> None:
+    """As it was written then; nothing was chosen in it, and now something can be."""
+    path = tmp_path / "conversations.db"
+    old = Database(path, MIGRATIONS[:2])
+    with old.writing() as connection:
+        connection.execute("INSERT INTO conversations VALUES (1, 'u', 'Old', 'Be brief.', 'tiny', 1, 5, 6)")
+        said_then = """[{"role":"user","parts":[{"type":"text","text":"lighthouse"}]}]"""
+        connection.execute(
+            "INSERT INTO turns VALUES (1, 1, NULL, ?, 5, 'tiny', 1, 0, 1, NULL, 'stop', 0, 0, 1)", (said_then,)
+        )
+        connection.execute("INSERT INTO words (rowid, text) VALUES (1, 'lighthouse')")
+    old.close()
+    with ConversationStore(path) as store:
+        found = store.open(1)
+        assert (found.title, found.system, found.choices, found.turns[0].text) == (
+            "Old",
+            "Be brief.",
+            Choices(),
+            "lighthouse",
+        )
+        assert [hit.turn for hit in store.search("lighthouse")] == [1]
+        store.set_choices(1, CHOICES)
+    with ConversationStore(path) as store:
+        assert store.open(1).choices == CHOICES
 
 
 WRITER = """

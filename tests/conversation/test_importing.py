@@ -21,7 +21,7 @@ from pensieve.conversation.store import ConversationStore
 from pensieve.errors import ImportFailed
 from pensieve.messages import DocumentPart, TextPart, ThinkingPart
 
-from .talks import chatgpt_export, claude_export, rich_talk, talk, turn
+from .talks import CHOICES, chatgpt_export, claude_export, rich_talk, talk, turn
 
 
 def read(found: Any) -> tuple[Conversation, ...]:
@@ -31,7 +31,7 @@ def read(found: Any) -> tuple[Conversation, ...]:
 
 def test_our_own_form_gives_everything_back() -> None:
     """All branches, images, times and counts."""
-    talks = (rich_talk(), talk(uid="empty"))
+    talks = (rich_talk(), talk(uid="empty"), talk(uid="chosen", choices=CHOICES))
     assert read_conversations(document.write(talks), "it.json") == talks
 
 
@@ -98,6 +98,12 @@ def test_the_whole_archive_is_read() -> None:
         read_conversations(packed.getvalue()[:60], "it.zip")
 
 
+def chosen(**choices: Any) -> dict[str, Any]:
+    """A file's conversations, one of which was asked in this way."""
+    moment = "2031-05-04T12:00:00Z"
+    return {"conversations": [{"uid": "x", "id": 1, "created": moment, "updated": moment, "choices": choices}]}
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -105,6 +111,10 @@ def test_the_whole_archive_is_read() -> None:
         ({"format": "poems"}, "none of the forms"),
         ({"conversations": 3}, "conversations"),
         ({"conversations": [{"uid": "x"}]}, "`id`"),
+        (chosen(sampling={"temperature": 99}), "'x' cannot be: temperature: 99"),
+        (chosen(none=["warmth"]), "no parameter 'warmth'"),
+        (chosen(thinking={"budget_tokens": 0}), "no number of tokens"),
+        (chosen(max_tokens=0), "max_tokens"),
     ],
 )
 def test_what_is_wrong_is_said(change: dict[str, Any], told: str) -> None:
@@ -170,7 +180,10 @@ def broken(draw: random.Random, whole: bytes) -> bytes:
 def mutants() -> Iterator[bytes]:
     """Broken files of all forms, the same in each run."""
     draw = random.Random(6)
-    wholes = [document.write([rich_talk()]), *(json.dumps(each()).encode() for each in (chatgpt_export, claude_export))]
+    wholes = [
+        document.write([msgspec.structs.replace(rich_talk(), choices=CHOICES)]),
+        *(json.dumps(each()).encode() for each in (chatgpt_export, claude_export)),
+    ]
     for whole in cycle(wholes):
         yield broken(draw, whole)
 

@@ -148,6 +148,15 @@ class StoreMachine(RuleBasedStateMachine):
             changed = msgspec.structs.replace(self.expected[conversation_id], title=title, system=system)
             self.expected[conversation_id] = changed
 
+    @rule(conversation_id=conversations, temperature=st.floats(0, 5), is_none=st.booleans())
+    def choose(self, conversation_id: int, temperature: float, is_none: bool) -> None:
+        """Asked in another way."""
+        if conversation_id in self.expected:
+            chosen = self.expected[conversation_id].choices.with_value("temperature", temperature)
+            chosen = chosen.with_none("max_tokens") if is_none else chosen
+            self.store.set_choices(conversation_id, chosen)
+            self.expected[conversation_id] = msgspec.structs.replace(self.expected[conversation_id], choices=chosen)
+
     @rule(target=conversations, conversation_id=conversations)
     def copy(self, conversation_id: int) -> int:
         """The same again, with numbers of its own."""
@@ -157,6 +166,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert [turn.messages for turn in copied.path()] == [
             turn.messages for turn in self.expected[conversation_id].path()
         ]
+        assert copied.choices == self.expected[conversation_id].choices
         self.expected[copied.id] = copied
         return copied.id
 

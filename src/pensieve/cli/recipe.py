@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from pensieve.config.settings import GenerationSettings
+from pensieve.conversation.choices import PARAMETERS, Choices
 from pensieve.generation import GenerationRequest, Thinking
 from pensieve.messages import Message, say
 from pensieve.sampling.params import SamplingParams, validate
@@ -36,13 +37,22 @@ class Recipe(msgspec.Struct, frozen=True):
         )
         return cls(model, settings.system, validate(sampling), settings.max_tokens)
 
-    def with_flags(self, base: Recipe, given: Collection[str]) -> Recipe:
-        """The recipe, with `temperature` and `max_tokens` of `base` where they were given on the command line."""
-        temperature = base.sampling.temperature if "temperature" in given else self.sampling.temperature
+    def chosen(self, given: Collection[str]) -> Choices:
+        """Those parameters of it that were given on the command line, as choices."""
+        asked = Choices(sampling=self.sampling, max_tokens=self.max_tokens)
+        chosen = Choices()
+        for name in PARAMETERS:
+            if name in given:
+                chosen = chosen.with_value(name, asked.value(name))
+        return chosen
+
+    def asked(self, choices: Choices) -> Recipe:
+        """The recipe, where a conversation's choices hold over it."""
         return msgspec.structs.replace(
             self,
-            sampling=msgspec.structs.replace(self.sampling, temperature=temperature),
-            max_tokens=base.max_tokens if "max_tokens" in given else self.max_tokens,
+            sampling=choices.sampling_over(self.sampling),
+            max_tokens=choices.max_tokens_over(self.max_tokens),
+            thinking=self.thinking if choices.thinking is None else choices.thinking,
         )
 
     def request(self, messages: Sequence[Message], affinity_key: str = "") -> GenerationRequest:

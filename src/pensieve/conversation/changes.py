@@ -48,9 +48,12 @@ def change(connection: sqlite3.Connection, conversation_id: int, moment: datetim
 
 def insert_conversation(connection: sqlite3.Connection, added: Conversation, uid: str) -> int:
     """A row for the conversation, without its turns; its number."""
-    insert = "INSERT INTO conversations (uid, title, system, model, created, updated) VALUES (?, ?, ?, ?, ?, ?)"
+    insert = (
+        "INSERT INTO conversations (uid, title, system, model, created, updated, choices) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    )
     texts = (uid, *map(rows.plain, (added.title, added.system, added.model)))
-    cursor = connection.execute(insert, (*texts, rows.microseconds(added.created), rows.microseconds(added.updated)))
+    moments = (rows.microseconds(added.created), rows.microseconds(added.updated))
+    cursor = connection.execute(insert, (*texts, *moments, rows.encoded(added.choices)))
     assert cursor.lastrowid is not None
     index_title(connection, cursor.lastrowid, added.title)
     return cursor.lastrowid

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import msgspec
 
+from pensieve.conversation.choices import Choices
 from pensieve.generation import FinishReason, Timings, Usage
 from pensieve.messages import Message, RedactedThinkingPart, ThinkingPart
 
@@ -66,6 +67,7 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     updated: datetime
     title: str = ""
     system: str = ""
+    choices: Choices = Choices()
     model: str = ""
     head: int | None = None
     """The last turn of the path that is spoken now; None: the next turn begins anew."""

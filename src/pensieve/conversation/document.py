@@ -11,9 +11,10 @@ from typing import Final
 import msgspec
 
 from pensieve.conversation import times
+from pensieve.conversation.choices import checked
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.conversation.rows import encoded
-from pensieve.errors import ImportFailed
+from pensieve.errors import ImportFailed, InvalidRequest
 from pensieve.messages import Json
 
 FORMAT: Final = "pensieve-conversations"
@@ -51,6 +52,10 @@ def _checked(conversation: Conversation) -> Conversation:
         known.add(turn.id)
     if conversation.head not in known:
         raise ImportFailed(f"the head of {conversation.uid!r} is none of its turns")
+    try:
+        checked(conversation.choices)
+    except InvalidRequest as error:
+        raise ImportFailed(f"what was chosen for {conversation.uid!r} cannot be: {error}") from error
     return msgspec.structs.replace(
         conversation,
         created=times.settled(conversation.created),

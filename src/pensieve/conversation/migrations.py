@@ -55,5 +55,9 @@ CREATE INDEX turns_for_sums ON turns (
 );
 """
 
-MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SUMS)
+_CHOICES: Final = """
+ALTER TABLE conversations ADD COLUMN choices BLOB;
+"""
+
+MIGRATIONS: Final[tuple[str, ...]] = (_FIRST, _SUMS, _CHOICES)
 """`PRAGMA user_version` counts those that a file has seen."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.conversation import Conversation, Summary, Turn
 from pensieve.errors import BackendFailure, HistoryUnusable
 from pensieve.generation import Collector, GenerationEvent, Timings, Usage
@@ -19,12 +20,13 @@ TURN_COLUMNS: Final = (
     "id, parent, messages, created, model, prompt_tokens, cached_tokens, completion_tokens, timings, reason,"
     " is_interrupted, is_summary"
 )
-CONVERSATION_COLUMNS: Final = "id, uid, title, system, model, head, created, updated"
+CONVERSATION_COLUMNS: Final = "id, uid, title, system, model, head, created, updated, choices"
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _messages = msgspec.json.Decoder(tuple[Message, ...])
 _events = msgspec.json.Decoder(tuple[GenerationEvent, ...])
+_choices = msgspec.json.Decoder(Choices)
 _timings = msgspec.json.Decoder(Timings)
 
 
@@ -63,7 +65,7 @@ def turn_of(row: Row, pieces: Iterable[bytes] = ()) -> Turn:
             is_summary=bool(summary),
         )
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
-        raise _damaged(turn_id) from error
+        raise _damaged(f"turn {turn_id}") from error
 
 
 def said_so_far(pieces: Iterable[bytes]) -> tuple[Message, ...]:
@@ -80,7 +82,7 @@ def said_so_far(pieces: Iterable[bytes]) -> tuple[Message, ...]:
 
 def conversation_of(row: Row, turns: Iterable[Turn]) -> Conversation:
     """The conversation of a row of `CONVERSATION_COLUMNS`."""
-    conversation_id, uid, title, system, model, head, created, updated = row
+    conversation_id, uid, title, system, model, head, created, updated, choices = row
     return Conversation(
         id=conversation_id,
         uid=uid,
@@ -90,6 +92,7 @@ def conversation_of(row: Row, turns: Iterable[Turn]) -> Conversation:
         head=head,
         created=moment(created),
         updated=moment(updated),
+        choices=_choices_of(conversation_id, choices),
         turns=tuple(turns),
     )
 
@@ -123,8 +126,15 @@ def _without_surrogates(value: Any) -> Any:
     return value
 
 
-def _damaged(turn_id: int) -> HistoryUnusable:
+def _choices_of(conversation_id: int, kept: bytes | None) -> Choices:
+    try:
+        return _choices.decode(kept) if kept else Choices()
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise _damaged(f"what was chosen for conversation {conversation_id}") from error
+
+
+def _damaged(what: str) -> HistoryUnusable:
     return HistoryUnusable(
-        f"turn {turn_id} in the file of conversations cannot be read: it is damaged, or a newer Pensieve wrote it;"
+        f"{what} in the file of conversations cannot be read: it is damaged, or a newer Pensieve wrote it;"
         " nothing was changed"
     )

@@ -18,6 +18,7 @@ from typing import Final, Self
 import msgspec
 
 from pensieve.conversation import changes, queries, rows
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.conversation import Conversation, Summary, Turn, title_of
 from pensieve.conversation.database import Database
 from pensieve.conversation.search import Hit
@@ -104,12 +105,17 @@ class ConversationStore:
 
     # Conversations
 
-    def create(self, title: str = "", system: str = "", model: str = "") -> Conversation:
+    def create(
+        self,
+        title: str = "",
+        system: str = "",
+        model: str = "",
+        choices: Choices = Choices(),  # noqa: B008 - frozen
+    ) -> Conversation:
         """A new conversation without turns; without a title it takes one from its first question."""
         moment, uid = self._clock(), uuid.uuid4().hex
-        return self.add(
-            Conversation(id=0, uid=uid, created=moment, updated=moment, title=title, system=system, model=model)
-        )
+        begun = Conversation(id=0, uid=uid, created=moment, updated=moment, title=title, system=system, model=model)
+        return self.add(msgspec.structs.replace(begun, choices=choices))
 
     def add(self, conversation: Conversation) -> Conversation:
         """Keep a conversation from elsewhere, with numbers of its own here; as a copy if its uid is here already."""
@@ -139,6 +145,11 @@ class ConversationStore:
         """Give it another system prompt; raises `ConversationNotFound`."""
         with self._database.writing() as connection:
             changes.change(connection, conversation_id, self._clock(), system=rows.plain(system))
+
+    def set_choices(self, conversation_id: int, choices: Choices) -> None:
+        """Keep how it is asked from now on; raises `ConversationNotFound`."""
+        with self._database.writing() as connection:
+            changes.change(connection, conversation_id, self._clock(), choices=rows.encoded(choices))
 
     def delete(self, *conversation_ids: int) -> None:
         """Delete them, from the search and from the disk too: all, or none where one raises `ConversationNotFound`."""

@@ -11,8 +11,8 @@ from pensieve.cli.ask import read_question
 from pensieve.cli.backend import Place, check_quantization, choose, connect, open_chat_backend
 from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.all import TABLE
-from pensieve.cli.chat.commands.asking import use_preset
-from pensieve.cli.chat.commands.keeping import open_conversation, show_list
+from pensieve.cli.chat.commands.asking import tell_system, use_preset
+from pensieve.cli.chat.commands.keeping import show_list, show_opened
 from pensieve.cli.chat.commands.words import number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.loop import LoopThread
@@ -25,6 +25,7 @@ from pensieve.cli.chat.terminal import Views, open_terminal
 from pensieve.cli.context import load_settings
 from pensieve.cli.recipe import Recipe
 from pensieve.config.sources import LoadedSettings
+from pensieve.conversation.conversation import Conversation
 from pensieve.errors import ModelNotFound, UsageError
 from pensieve.prompts.preset_files import split
 
@@ -75,11 +76,11 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
     source, archive = source_at(place, loaded), Archive(loaded.folders.conversations)
     try:
         opening = loop.start(archive.open())
-        session = ChatSession(loop.run(source.open()), recipe, archive)
+        session = ChatSession(loop.run(source.open()), recipe, archive, given=recipe.chosen(asked.given))
         meter = Meter(source, session)
         views = Views(lambda line: TABLE.complete(desk, line), lambda: meter.status, lambda: meter.loading)
         terminal = open_terminal(views, loaded.folders.state, is_printed=asked.is_printed)
-        desk = Desk(session, source, terminal.screen, loop, loaded.settings, loaded.folders, recipe)
+        desk = Desk(session, source, terminal.screen, loop, loaded.settings, loaded.folders)
         desk.is_verbose, desk.is_whole = asked.is_verbose, asked.is_whole
         opening.result()
         _prepare(desk, asked)
@@ -113,28 +114,37 @@ def _prepare(desk: Desk, asked: Options) -> None:
         if asked.is_continued or asked.resume is not None:
             raise problem
         desk.screen.warn(f"{problem}. Until then nothing of this chat is kept: /save FILE writes it to a file")
+    opened = _resume(desk, asked)
+    if asked.preset is not None:
+        name, given = split(asked.preset)
+        preset = desk.shelf.find(name)
+        use_preset(desk, preset, preset.render(given), desk.session.given)
+    if opened is not None and not asked.is_printed:
+        show_opened(desk, opened)
+
+
+def _resume(desk: Desk, asked: Options) -> Conversation | None:
+    """Open the conversation to go on with, if one is wanted; the command line's system text takes the place of its."""
+    wanted = _wanted(desk, asked)
+    if wanted is None:
+        return None
+    opened = desk.loop.run(desk.session.open(wanted))
+    system = desk.session.base.system
+    if system and ("system" in asked.given or not desk.session.recipe.system):
+        tell_system(desk, system)
+    return opened
+
+
+def _wanted(desk: Desk, asked: Options) -> int | None:
     if asked.is_continued:
         latest = desk.loop.run(desk.session.archive.do(lambda store: store.latest()))
         if latest is None:
             raise UsageError("there is no conversation to go on with: `pensieve chat` begins one")
-        _resume(desk, latest, asked)
-    elif asked.resume is not None:
-        _resume(desk, _chosen(desk) if asked.resume == CHOOSE else asked.resume, asked)
-    if asked.preset is not None:
-        name, given = split(asked.preset)
-        preset = desk.shelf.find(name)
-        use_preset(desk, preset, preset.render(given))
-        desk.session.recipe = desk.session.recipe.with_flags(desk.base, asked.given)
-
-
-def _resume(desk: Desk, wanted: str | int, asked: Options) -> None:
-    system = desk.base.system
-    if asked.is_printed:
-        desk.loop.run(desk.session.open(number(str(wanted), "`pensieve history list` shows the conversations")))
-    else:
-        open_conversation(desk, str(wanted))
-    if system and ("system" in asked.given or not desk.session.recipe.system):
-        desk.loop.run(desk.session.set_system(system))
+        return latest
+    if asked.resume is None:
+        return None
+    chosen = _chosen(desk) if asked.resume == CHOOSE else asked.resume
+    return number(chosen, "`pensieve history list` shows the conversations")
 
 
 def _chosen(desk: Desk) -> str:

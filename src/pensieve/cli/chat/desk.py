@@ -11,7 +11,6 @@ from pensieve.cli.chat.loop import LoopThread
 from pensieve.cli.chat.screen import Screen
 from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.chat.source import Source
-from pensieve.cli.recipe import Recipe
 from pensieve.config.settings import Folders, Settings
 from pensieve.models.registry import Registry
 from pensieve.prompts.preset_files import Shelf
@@ -27,10 +26,6 @@ class Desk:
     loop: LoopThread
     settings: Settings
     folders: Folders
-    base: Recipe
-    """What holds where neither a preset nor a command says otherwise."""
-    preset: str = ""
-    """The one in force; empty: none was chosen."""
     is_verbose: bool = False
     """Whether each answer is followed by its figures."""
     is_whole: bool = False

@@ -15,6 +15,7 @@ from pensieve.cli.chat.archive import Archive, Recorder
 from pensieve.cli.chat.retries import problem_of, retry_delay_seconds
 from pensieve.cli.chat.window import Forgot, Window, surely_fits
 from pensieve.cli.recipe import Recipe
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.conversation.store import ConversationStore
 from pensieve.errors import ConversationNotFound, PensieveError, UsageError
@@ -50,10 +51,18 @@ class ChatSession:
         recipe: Recipe,
         archive: Archive,
         *,
+        given: Choices = Choices(),  # noqa: B008 - frozen
         pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.backend = backend
-        self.recipe = recipe
+        self.base = recipe
+        """What holds where nothing else was chosen."""
+        self.given = given
+        """The command line's: they win over what an opened conversation has, until a command chooses otherwise."""
+        self.choices = given
+        """What was chosen for this conversation."""
+        self.recipe = recipe.asked(given)
+        """What holds now."""
         self.archive = archive
         self.attachments: tuple[Part, ...] = ()
         """They go with the next question."""
@@ -187,6 +196,14 @@ class ChatSession:
             await self.archive.do(lambda store: store.set_system(here.id, system))
             self._conversation = msgspec.structs.replace(here, system=system)
 
+    async def choose(self, choices: Choices) -> None:
+        """How it is asked from now on."""
+        self.given = self.given.shared_with(choices)
+        self._hold(choices)
+        if (here := self._conversation) is not None:
+            await self.archive.do(lambda store: store.set_choices(here.id, choices))
+            self._conversation = msgspec.structs.replace(here, choices=choices)
+
     async def go(self, turn_id: int | None) -> None:
         """Go on after that turn, of any branch; None: before the first. Nothing is deleted."""
         here = self._here()
@@ -274,14 +291,18 @@ class ChatSession:
         self, said: Message | tuple[Message, ...], parent: int | None = -1, *, is_summary: bool = False
     ) -> None:
         messages = (said,) if isinstance(said, Message) else said
-        here, recipe = self._conversation, self.recipe
+        here, recipe, choices = self._conversation, self.recipe, self.choices
         before = self._answered_head() if parent == -1 else parent
 
         def keep(store: ConversationStore) -> Conversation:
-            begun = here or store.create(system=recipe.system, model=recipe.model)
+            begun = here or store.create(system=recipe.system, model=recipe.model, choices=choices)
+            if begun.choices != choices:
+                store.set_choices(begun.id, choices)
             begin = store.append if is_summary else store.begin_turn
             turn = begin(begun.id, messages, parent=before, model=recipe.model, is_summary=is_summary)
-            return here.with_turn(turn) if here is not None else store.open(begun.id)
+            if here is None:
+                return store.open(begun.id)
+            return msgspec.structs.replace(here.with_turn(turn), choices=choices)
 
         try:
             self._conversation = await self.archive.do(keep)
@@ -314,7 +335,13 @@ class ChatSession:
         self.new()
         self._conversation = conversation
         self.recipe = msgspec.structs.replace(self.recipe, system=conversation.system)
+        self._hold(conversation.choices.below(self.given))
         return conversation
+
+    def _hold(self, choices: Choices) -> None:
+        self.choices = choices
+        held = msgspec.structs.replace(self.base, system=self.recipe.system, model=self.recipe.model)
+        self.recipe = held.asked(choices)
 
     def _here(self) -> Conversation:
         if self._conversation is None:

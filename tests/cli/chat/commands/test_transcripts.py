@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.cli.chat.commands.all import TABLE
+from pensieve.conversation.choices import Choices
 from pensieve.conversation.store import ConversationStore
 from pensieve.inference.script import Fail, Say, Script, Turn
 from pensieve.messages import TextPart, say
@@ -249,6 +250,60 @@ def test_parameters_are_set_and_shown(start: Start) -> None:
     assert "there is no parameter warmth" in talk.say("/set warmth 1")
     talk.say("/set temperature none", "second")
     assert talk.backend.requests[-1].sampling.temperature is None
+
+
+def test_a_conversation_brings_its_preset_and_parameters_back(start: Start) -> None:
+    """In another chat, with one line that says so; what was not chosen is as that chat's settings say."""
+    first = start()
+    first.say("/preset translator language=Latin", "/set top_k 3", "/think off", "hello")
+    later = start(system="Be brief.")
+    told = "as chosen there: preset translator, temperature 0.2, top_k 3, thinking off; /params shows all"
+    assert told in later.say("/open 1").splitlines()
+    later.say("again")
+    first_request, request = first.backend.requests[-1], later.backend.requests[-1]
+    assert (request.sampling, request.thinking) == (first_request.sampling, first_request.thinking)
+    assert "into Latin" in request.messages[0].text
+    assert "preset translator" in squeezed(later.say("/info"))
+
+
+def test_what_was_chosen_stays_with_its_own_conversation(start: Start) -> None:
+    """Another one that is opened is asked as the settings say, and a choice is kept at once."""
+    talk = start()
+    talk.say("first", "/new", "/set temperature 0.9", "second")
+    assert "as chosen there" not in talk.say("/open 1")
+    talk.say("third")
+    assert talk.backend.requests[-1].sampling.temperature is None
+    talk.say("/set max_tokens 7", "/set max_tokens default", "/set temperature none")
+    assert "as chosen there: temperature 0.9;" in talk.say("/open 2")
+    with ConversationStore(talk.archive.path) as store:
+        assert store.open(1).choices == Choices(none=("temperature",))
+
+
+def test_a_preset_that_is_gone_is_told_and_breaks_nothing(start: Start, tmp_path: Path) -> None:
+    """Its words and its sampling were kept with the conversation."""
+    (tmp_path / "home" / "prompts").mkdir(parents=True)
+    (file := tmp_path / "home" / "prompts" / "sailor.md").write_text("---\ntemperature: 1.5\n---\nAhoy.")
+    talk = start()
+    talk.say("/preset sailor", "first")
+    file.unlink()
+    shown = talk.say("/open 1")
+    assert "as chosen there: preset sailor, temperature 1.5;" in shown
+    assert "warning: the preset sailor is not here any more" in shown
+    talk.say("second")
+    assert talk.backend.requests[-1].messages[0].text == "Ahoy."
+    assert talk.backend.requests[-1].sampling.temperature == 1.5
+
+
+def test_choices_go_with_a_branch_and_with_a_file(start: Start) -> None:
+    """What is saved and loaded elsewhere is asked in the same way."""
+    talk = start()
+    talk.say("/preset coder", "first", "/retry", "/fork 1")
+    assert "preset coder" in squeezed(talk.say("/info"))
+    talk.say("/save kept")
+    with ConversationStore(talk.archive.path) as store:
+        store.delete(1)
+    shown = start().say("/load kept.json").splitlines()
+    assert shown == ["loaded first (1 turn)", "as chosen there: preset coder, temperature 0.2; /params shows all"]
 
 
 def test_thinking_is_asked_for(start: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import aclosing
 from typing import Annotated, Any, Protocol, runtime_checkable
 
@@ -11,14 +12,16 @@ from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import among, needed
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
+from pensieve.conversation.choices import MOST_TOKENS, PARAMETERS, Choices
 from pensieve.errors import InvalidRequest, UsageError
 from pensieve.generation import Thinking
 from pensieve.prompts.preset_files import split
 from pensieve.prompts.presets import BUILT_IN, Preset
-from pensieve.sampling.params import DEFAULTS, RANGES, SamplingParams, merge, validate
+from pensieve.sampling.params import DEFAULTS, RANGES, SamplingParams, validate
 
-_Positive = Annotated[int, msgspec.Meta(ge=1, le=2**24)]
+_Positive = Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
 UNSET = ("none", "default")
+AS_THE_SETTINGS_SAY = "default"
 THINK_USAGE = (
     "/think on, /think off, or /think 500 for at most 500 tokens; /think default leaves it to the model, "
     "/think show unfolds it"
@@ -87,10 +90,16 @@ def system(desk: Desk, argument: str) -> Outcome:
     if name in desk.shelf.names():
         return preset(desk, argument)
     text = "" if argument in UNSET else argument
-    desk.loop.run(desk.session.set_system(text))
-    desk.preset = ""
+    tell_system(desk, text)
     desk.say("the model is told so from now on" if text else "the model is told nothing from now on")
     return None
+
+
+def tell_system(desk: Desk, text: str) -> None:
+    """Let the model be told this text, which is no preset's."""
+    desk.loop.run(desk.session.set_system(text))
+    if desk.session.choices.preset:
+        desk.loop.run(desk.session.choose(msgspec.structs.replace(desk.session.choices, preset="")))
 
 
 def preset(desk: Desk, argument: str) -> Outcome:
@@ -107,61 +116,83 @@ def preset(desk: Desk, argument: str) -> Outcome:
     return None
 
 
-def use_preset(desk: Desk, chosen: Preset, words: str) -> None:
-    """Put the preset's words and sampling in place of those that held."""
+def use_preset(
+    desk: Desk,
+    chosen: Preset,
+    words: str,
+    given: Choices = Choices(),  # noqa: B008 - frozen
+) -> None:
+    """Put the preset's words and sampling in place of those that held, but where the command line gave one."""
     desk.loop.run(desk.session.set_system(words))
-    base = desk.base
-    desk.session.recipe = msgspec.structs.replace(
-        desk.session.recipe,
-        sampling=merge(base.sampling, chosen.sampling),
-        max_tokens=base.max_tokens if chosen.max_tokens is None else chosen.max_tokens,
-    )
-    desk.preset = chosen.name
+    thinking = desk.session.choices.thinking
+    choices = Choices(preset=chosen.name, sampling=chosen.sampling, max_tokens=chosen.max_tokens, thinking=thinking)
+    desk.loop.run(desk.session.choose(choices.below(given)))
 
 
 def _preset_row(desk: Desk, name: str) -> tuple[str, str, str]:
     try:
-        return "*" if name == desk.preset else "", name, desk.shelf.find(name).summary
+        return "*" if name == desk.session.choices.preset else "", name, desk.shelf.find(name).summary
     except UsageError as error:
         return "!", name, str(error)
 
 
 def set_parameter(desk: Desk, argument: str) -> Outcome:
     """Set one parameter: `temperature 0.9`."""
-    usage = f"/set NAME VALUE, where NAME is one of {', '.join((*RANGES, 'max_tokens'))}"
+    usage = f"/set NAME VALUE, where NAME is one of {', '.join(PARAMETERS)}"
     name, _, value = needed(argument, usage).replace("=", " ", 1).partition(" ")
     name, value = name.strip().lower().replace("-", "_"), needed(value.strip(), usage)
-    recipe = desk.session.recipe
-    if name == "max_tokens":
-        changed = msgspec.structs.replace(recipe, max_tokens=_max_tokens(value))
-    elif name in RANGES:
-        changed = msgspec.structs.replace(recipe, sampling=_sampling(recipe.sampling, name, value))
-    else:
+    if name not in PARAMETERS:
         raise UsageError(f"there is no parameter {name}: {usage}")
-    desk.session.recipe = changed
+    desk.loop.run(desk.session.choose(_with(desk.session.choices, name, value)))
     desk.say(f"{name} is {'as by default' if value in UNSET else value} from now on")
     return None
 
 
-def _max_tokens(value: str) -> int | None:
+def _with(choices: Choices, name: str, value: str) -> Choices:
+    if value == AS_THE_SETTINGS_SAY:
+        return choices.with_value(name, None)
     if value in UNSET:
-        return None
+        return choices.with_none(name)
+    return choices.with_value(name, _max_tokens(value) if name == "max_tokens" else _sampled(name, value))
+
+
+def _max_tokens(value: str) -> int:
     try:
         return msgspec.convert(value, _Positive, strict=False)
     except msgspec.ValidationError as error:
         raise UsageError(f"max_tokens: {value} is not a number of tokens above 0") from error
 
 
-def _sampling(sampling: SamplingParams, name: str, value: str) -> SamplingParams:
-    if value in UNSET:
-        return msgspec.structs.replace(sampling, **{name: None})
+def _sampled(name: str, value: str) -> float | None:
     try:
-        asked = msgspec.convert({name: value}, SamplingParams, strict=False)
-        return validate(merge(sampling, asked))
+        sampling = validate(msgspec.convert({name: value}, SamplingParams, strict=False))
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {value} is not a number") from error
     except InvalidRequest as error:
         raise UsageError(str(error)) from error
+    return Choices(sampling=sampling).value(name)
+
+
+def tell_choices(desk: Desk) -> None:
+    """Say how the conversation is asked, where that is not as the settings say."""
+    chosen = tuple(_differences(desk))
+    if chosen:
+        desk.say(f"as chosen there: {', '.join(chosen)}; /params shows all")
+    name = desk.session.choices.preset
+    if name and name not in desk.shelf.names():
+        desk.screen.warn(f"the preset {name} is not here any more; what it said still holds in this conversation")
+
+
+def _differences(desk: Desk) -> Iterator[str]:
+    recipe, base = desk.session.recipe, desk.session.base
+    if desk.session.choices.preset:
+        yield f"preset {desk.session.choices.preset}"
+    held, otherwise = (Choices(sampling=each.sampling, max_tokens=each.max_tokens) for each in (recipe, base))
+    for name in PARAMETERS:
+        if (value := held.value(name)) != otherwise.value(name):
+            yield f"no {name}" if value is None else f"{name} {value:g}"
+    if recipe.thinking != base.thinking:
+        yield f"thinking {_thinking(recipe.thinking) or 'as the model does'}"
 
 
 def params(desk: Desk, argument: str) -> Outcome:
@@ -200,7 +231,7 @@ def think(desk: Desk, argument: str) -> Outcome:
         desk.screen.unfold()
         return None
     thinking = _asked_thinking(argument.lower())
-    desk.session.recipe = msgspec.structs.replace(desk.session.recipe, thinking=thinking)
+    desk.loop.run(desk.session.choose(msgspec.structs.replace(desk.session.choices, thinking=thinking)))
     desk.say(f"thinking: {_thinking(thinking) or 'as the model does'}")
     limits = desk.loop.run(desk.source.backend.limits())
     if (

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from pensieve.cli.chat.commands.asking import tell_choices
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import among, count_of, files, needed, path_of
 from pensieve.cli.chat.desk import Desk
@@ -55,6 +56,7 @@ def load(desk: Desk, argument: str) -> Outcome:
     opened = desk.loop.run(desk.session.add(found[-1]))
     others = f", and {count_of(len(found) - 1, 'other')} into the list" if len(found) > 1 else ""
     desk.say(f"loaded {opened.title or path.name} ({count_of(len(desk.session.turns), 'turn')}){others}")
+    tell_choices(desk)
     return None
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from pensieve.cli.chat.commands.asking import tell_choices
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import ago, count_of, needed, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
+from pensieve.conversation.conversation import Conversation
 from pensieve.errors import UsageError
 
 LISTED = 20
@@ -38,16 +40,21 @@ def show_list(desk: Desk, argument: str) -> Outcome:
 def open_conversation(desk: Desk, argument: str) -> Outcome:
     """Go on with a kept conversation."""
     wanted = number(argument, "/list shows the conversations, /open 12 goes on with number 12")
-    conversation = desk.loop.run(desk.session.open(wanted))
+    show_opened(desk, desk.loop.run(desk.session.open(wanted)))
+    return None
+
+
+def show_opened(desk: Desk, conversation: Conversation) -> None:
+    """Say what is gone on with, and show the last of it."""
     desk.say(f"going on with {conversation.id}: {conversation.title} ({count_of(len(desk.session.turns), 'turn')})")
     if conversation.model not in ("", desk.session.recipe.model):
         desk.say(f"({conversation.model} answered there, {desk.session.recipe.model} does now; /model changes that)")
+    tell_choices(desk)
     if conversation.turns:
         for message in desk.session.turns[-1].messages:
             desk.screen.show(message)
     if desk.session.unanswered is not None:
         desk.say("(not answered: /retry asks again)")
-    return None
 
 
 def rename(desk: Desk, argument: str) -> Outcome:
