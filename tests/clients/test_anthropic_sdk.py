@@ -10,7 +10,7 @@ import anthropic
 import pytest
 
 from live_server import Live, serving
-from pensieve.inference.script import Call, Delay, Fail, Say, Script, Think, Turn
+from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Think, Turn
 
 KEY = "s3cret-key"
 ANSWER = Script(turns=(Turn(steps=(Think("hm hm", "SIG"), Say("hello you"), Call("Read", {"path": "/x"}))),))
@@ -55,6 +55,20 @@ async def test_the_streams_accumulator_takes_every_event(live: Live) -> None:
         text = "".join([piece async for piece in stream.text_stream])
         check_answer(await stream.get_final_message())
     assert text == "hello you"
+
+
+async def test_a_stream_with_comments_on_the_prompts_reading_is_read_as_before() -> None:
+    """The SDK asks for them here, and passes them over; a warning would fail this test."""
+    steps = (Progress(1), Delay(0.01), *ANSWER.turns[0].steps)
+    async with serving(Script(turns=(Turn(steps=steps),)), api_key=KEY) as live, client_of(live) as client:
+        wish = {"x-pensieve-progress": "1"}
+        async with client.messages.with_streaming_response.create(**ASKED, stream=True, extra_headers=wish) as raw:
+            assert b": prefill 1/2\n\n" in b"".join([chunk async for chunk in raw.iter_bytes()])
+        async with client.messages.stream(**ASKED, extra_headers=wish) as stream:
+            heard = [event.type async for event in stream]
+            check_answer(await stream.get_final_message())
+        async with client.messages.stream(**ASKED) as stream:
+            assert [event.type async for event in stream] == heard
 
 
 async def test_raw_events_come_in_order(live: Live) -> None:

@@ -19,10 +19,10 @@ from pensieve.errors import (
     Unauthorized,
     UsageError,
 )
-from pensieve.generation import Answer, GenerationRequest, Started, TextDelta, collect
+from pensieve.generation import Answer, GenerationRequest, PromptProgress, Started, TextDelta, collect
 from pensieve.inference.backend import Limits
 from pensieve.inference.router import Router
-from pensieve.inference.script import Call, Delay, Fail, Say, Script, Think, Turn
+from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Think, Turn
 from pensieve.inference.scripted import ScriptedBackend
 from pensieve.inference.upstream import UpstreamBackend
 from pensieve.messages import TextPart, ThinkingPart, ToolCallPart, say
@@ -139,6 +139,16 @@ async def test_the_request_arrives_as_it_was_asked(folders: Folders) -> None:
     assert arrived.sampling == REQUEST.sampling
     assert arrived.max_tokens is None
     assert arrived.affinity_key == REQUEST.affinity_key
+
+
+async def test_it_is_told_how_far_the_prompt_is_read(folders: Folders) -> None:
+    """While the server reads it, and not only afterwards."""
+    steps = (Progress(2_048), Delay(3600.0), Say("late"))
+    async with serving(Script(turns=(Turn(steps=steps, prompt_tokens=16_000),)), folders) as (_, url):
+        upstream = UpstreamBackend(url)
+        async with aclosing(upstream.generate(REQUEST)) as events:
+            assert [await anext(events), await anext(events)] == [Started(16_000, 0), PromptProgress(2_048, 16_000)]
+        await upstream.aclose()
 
 
 async def test_text_comes_while_the_answer_is_still_being_made(folders: Folders) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 import httpx
 import msgspec
 import pytest
 
 from live_server import Live, body, frames, names, serving
+from pensieve.generation import PromptProgress, Started, TextDelta
 from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Think, Turn
-from pensieve.server.streaming import OPENING_SECONDS
+from pensieve.server.streaming import OPENING_SECONDS, Reading
+from pensieve.wire.sse import encode_event
 
 FOREVER = 3600
 LATE = OPENING_SECONDS * 2
@@ -20,6 +23,11 @@ LATE = OPENING_SECONDS * 2
 def script(*steps: object, **changes: object) -> Script:
     """One turn of these steps."""
     return Script(turns=(Turn(steps=steps, **changes),))  # type: ignore[arg-type]
+
+
+def without_what_varies(stream: bytes) -> bytes:
+    """The same without the answer's id, and without pings, whose number is the clock's."""
+    return re.sub(rb"msg_[0-9a-f]{24}", b"ID", stream.replace(encode_event("ping", {"type": "ping"}), b""))
 
 
 async def test_a_stream_that_starts_at_once_begins_with_its_start(live: Live) -> None:
@@ -46,6 +54,46 @@ async def test_pings_fill_prefill_and_gaps_between_words() -> None:
     first, second = (at for at, name in enumerate(heard) if name == "content_block_delta")
     assert heard[: heard.index("content_block_start")].count("ping") >= 2
     assert "ping" in heard[first:second]
+
+
+READING = (Progress(5), Delay(0.02), *(step for _ in range(20) for step in (Progress(6), Delay(0.02))), Say("one"))
+PROMPT_TOKENS = 16_000
+
+
+async def test_a_client_that_asks_hears_how_far_its_prompt_is_read() -> None:
+    """By comments, seldom enough; without them the stream is byte for byte everybody's, pings of course included."""
+    async with serving(script(*READING, prompt_tokens=PROMPT_TOKENS), ping_seconds=0.05) as live:
+        asked = {"json": body(stream=True), "headers": {"x-pensieve-progress": "1"}}
+        heard = (await live.client.post("/v1/messages", **asked)).content  # type: ignore[arg-type]
+        plain = (await live.ask(stream=True)).content
+    comments = re.findall(rb"^: .*\n\n", heard, re.MULTILINE)
+    assert comments[0] == b": prefill 5/16000\n\n"
+    assert set(comments[1:]) == {b": prefill 6/16000\n\n"}
+    assert len(comments) < READING.count(Progress(6))
+    assert b": " not in plain.replace(b"event: ", b"").replace(b"data: ", b"")
+    assert without_what_varies(re.sub(rb"^: .*\n\n", b"", heard, flags=re.MULTILINE)) == without_what_varies(plain)
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/chat/completions"])
+@pytest.mark.parametrize("asked", ["0", "yes", ""])
+async def test_nobody_else_hears_of_it(path: str, asked: str) -> None:
+    """Only `1` asks; what is not asked for is not sent."""
+    async with serving(script(Progress(1), Delay(0.01), Say("one"))) as live:
+        heard = await live.client.post(path, json=body(stream=True), headers={"x-pensieve-progress": asked})
+    assert b"prefill" not in heard.content
+    assert b"one" in heard.content
+
+
+def test_comments_are_at_least_a_quarter_of_a_second_apart() -> None:
+    """The last word of a batch of events counts, and only while the prompt is still being read."""
+    now = [0.0]
+    reading = Reading(lambda: now[0])
+    assert reading.comment([Started(9, 0), PromptProgress(1, 9), PromptProgress(2, 9)]) == b": prefill 2/9\n\n"
+    now[0] = 0.2
+    assert reading.comment([PromptProgress(3, 9)]) == b""
+    now[0] = 0.25
+    assert reading.comment([]) == reading.comment([PromptProgress(4, 9), TextDelta("a")]) == b""
+    assert reading.comment([PromptProgress(4, 9)]) == b": prefill 4/9\n\n"
 
 
 async def test_words_without_gaps_need_no_pings(live: Live) -> None:

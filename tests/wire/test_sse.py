@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pensieve.errors import BackendFailure
 from pensieve.wire import sse
-from pensieve.wire.sse import SseDecoder, SseEvent, encode_event
+from pensieve.wire.sse import SseComment, SseDecoder, SseEvent, encode_comment, encode_event
 from streams import CUTS
 from wire.strategies import PROPERTY, json_objects, words
 
@@ -53,6 +53,16 @@ def test_encoded_events_come_back(events: list[tuple[str, object]], size: int) -
 def test_data_never_contains_a_line_end(text: str) -> None:
     """A frame is exactly two lines and an empty one, so no text can forge another frame."""
     assert encode_event("x", {"text": text + "\n\r\n\nevent: forged"}).count(b"\n") == 3
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_comments_come_in_their_place_to_whoever_wants_them(cut: Cut) -> None:
+    """Also between the lines of an event, which they do not end."""
+    stream = encode_comment("first") + b"data: 1\n:second\ndata: 2\n\n:\r\n"
+    decoder = SseDecoder()
+    items = [item for chunk in cut(stream) for item in decoder.feed_all(chunk)]
+    assert items == [SseComment("first"), SseComment("second"), SseEvent("message", "1\n2"), SseComment("")]
+    assert decoded(cut(stream)) == [SseEvent("message", "1\n2")]
 
 
 def test_an_event_split_inside_its_line_end_is_whole_once() -> None:

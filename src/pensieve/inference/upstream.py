@@ -30,6 +30,7 @@ from pensieve.messages import Json
 from pensieve.models.spec import Capability
 from pensieve.wire.anthropic.requests import encode_request
 from pensieve.wire.anthropic.responses import EventDecoder, decode_error
+from pensieve.wire.progress import ASKED, HEADER
 from pensieve.wire.sse import SseDecoder
 
 CONNECT_SECONDS = 5.0
@@ -88,11 +89,12 @@ class UpstreamBackend:
             raise InvalidRequest("another server's model is only asked in messages", path="prompt")
         body = encode_request(request, is_stream=True)
         frames, events = SseDecoder(), EventDecoder()
-        async with self._response("POST", "/v1/messages", body, session=request.affinity_key) as response:
+        headers = {HEADER: ASKED} | ({"x-session-id": request.affinity_key} if request.affinity_key else {})
+        async with self._response("POST", "/v1/messages", body, headers=headers) as response:
             self._expect_stream(response)
             async for chunk in response.aiter_bytes():
-                for frame in frames.feed(chunk):
-                    for event in events.decode(frame):
+                for item in frames.feed_all(chunk):
+                    for event in events.decode(item):
                         yield event
                         if isinstance(event, Finished):
                             return
@@ -136,11 +138,10 @@ class UpstreamBackend:
         body: Json = None,
         *,
         silence_seconds: float = SILENCE_SECONDS,
-        session: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
         timeout = httpx.Timeout(silence_seconds, connect=CONNECT_SECONDS)
         content = None if body is None else msgspec.json.encode(body)
-        headers = {"x-session-id": session} if session else {}
         with self._converted():
             async with self._client.stream(method, path, content=content, headers=headers, timeout=timeout) as response:
                 if response.status_code != httpx.codes.OK:

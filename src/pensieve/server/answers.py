@@ -20,10 +20,11 @@ from pensieve.inference.several import several
 from pensieve.server.cache_log import Watch
 from pensieve.server.endpoints import LARGE_BODY_BYTES, Endpoint, Shared, as_sent, decoded, session_of
 from pensieve.server.feed import Feed
-from pensieve.server.ledger import RequestRecord, record_of
+from pensieve.server.ledger import record_of
 from pensieve.server.prompt_marks import PromptMarks, mark_prompt
-from pensieve.server.streaming import send_settled, send_stream, send_whole
+from pensieve.server.streaming import Reading, send_settled, send_stream, send_whole
 from pensieve.wire.exchange import Decode, Exchange, Label
+from pensieve.wire.progress import ASKED, HEADER
 
 
 class Answers(Endpoint):
@@ -51,15 +52,11 @@ class Answers(Endpoint):
         marks = await self._marks(exchange, record.model, len(body))
         watch = Watch(self.cache_log, marks, record.id, label.answer_id, exchange.request.affinity_key)
         record.observer = watch
-        await self._tell(exchange, label._replace(diagnose=watch.diagnostics), record, receive, send)
-
-    async def _tell(
-        self, exchange: Exchange, label: Label, record: RequestRecord, receive: Receive, send: Send
-    ) -> None:
-        encoder = exchange.encoder(label)
+        encoder = exchange.encoder(label._replace(diagnose=watch.diagnostics))
         async with Feed(self._answer(exchange), receive, record, self.ledger, self.settings.ping_seconds) as feed:
             if exchange.is_stream:
-                await send_stream(feed, encoder, record, send)
+                reading = Reading() if asked.headers.get(HEADER) == ASKED else None
+                await send_stream(feed, encoder, record, send, reading)
             else:
                 await send_whole(feed, encoder, send)
 

@@ -5,20 +5,24 @@ Knows no API.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 
 from starlette.types import Send
 
 from pensieve.errors import PensieveError
-from pensieve.generation import Collector, GenerationEvent
+from pensieve.generation import Collector, GenerationEvent, PromptProgress
 from pensieve.server.envelope import send_json
 from pensieve.server.feed import Feed
 from pensieve.server.ledger import RequestRecord
 from pensieve.wire.exchange import Encoder, Settled
+from pensieve.wire.progress import encode_progress
 
 OPENING_SECONDS = 0.25
 """A refusal comes within milliseconds and keeps its HTTP status; longer than this, a reader of the stream would start
 to wonder whether anybody is there, so that the stream opens and pings."""
+PROGRESS_SECONDS = 0.25
+"""Comments on a prompt's reading are at least so far apart: more often, nobody sees a difference."""
 STREAM_HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -26,15 +30,39 @@ STREAM_HEADERS = [
 ]
 
 
-async def send_stream(feed: Feed, encoder: Encoder, record: RequestRecord, send: Send) -> None:
+class Reading:
+    """What a client that asks for it hears of its prompt's reading, at a bounded rate."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._told_seconds = float("-inf")
+
+    def comment(self, events: Sequence[GenerationEvent]) -> bytes:
+        """The comment that is due after these events; empty if none, and once the prompt is read."""
+        newest = events[-1] if events else None
+        now_seconds = self._clock()
+        if not isinstance(newest, PromptProgress) or now_seconds - self._told_seconds < PROGRESS_SECONDS:
+            return b""
+        self._told_seconds = now_seconds
+        return encode_progress(newest)
+
+
+async def send_stream(
+    feed: Feed, encoder: Encoder, record: RequestRecord, send: Send, reading: Reading | None = None
+) -> None:
     """Send the answer as frames; an error after the stream has opened is its last frame."""
-    frames = _encode(encoder, await feed.take_first(OPENING_SECONDS))
+    events = await feed.take_first(OPENING_SECONDS)
+    frames = _encode(encoder, events)
     if feed.is_disconnected:
         return
     await send({"type": "http.response.start", "status": 200, "headers": STREAM_HEADERS})
     await _write(feed, send, frames or encoder.ping())
     while not feed.is_over:
-        frames = _encode(encoder, await feed.take())
+        if reading is not None and (comment := reading.comment(events)):
+            # Not noted as written: a reader that counts events still needs its pings.
+            await send({"type": "http.response.body", "body": comment, "more_body": True})
+        events = await feed.take()
+        frames = _encode(encoder, events)
         if not frames and feed.is_silent:
             frames = encoder.ping()
         if frames:

@@ -23,6 +23,12 @@ class SseEvent(msgspec.Struct, frozen=True):
     data: str
 
 
+class SseComment(msgspec.Struct, frozen=True):
+    """A line that every reader passes over, unless it knows better."""
+
+    text: str
+
+
 def frame(event: str, data: bytes) -> bytes:
     """The frame of an event whose data is one line of JSON already."""
     return b"event: %b\ndata: %b\n\n" % (event.encode(), data)
@@ -31,6 +37,11 @@ def frame(event: str, data: bytes) -> bytes:
 def encode_event(event: str, data: Json) -> bytes:
     """The frame of an event with `data` as JSON, which never contains a line end."""
     return frame(event, msgspec.json.encode(data))
+
+
+def encode_comment(text: str) -> bytes:
+    """A comment of one line."""
+    return b": %b\n\n" % text.encode()
 
 
 def json_text(text: str) -> bytes:
@@ -62,13 +73,17 @@ class SseDecoder:
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that this chunk completes."""
+        return [item for item in self.feed_all(chunk) if isinstance(item, SseEvent)]
+
+    def feed_all(self, chunk: bytes) -> list[SseEvent | SseComment]:
+        """The events and comments that this chunk completes, in their order."""
         if not chunk:
             return []
         if self._may_finish_crlf and chunk.startswith(b"\n"):
             chunk = chunk[1:]
         self._may_finish_crlf = chunk.endswith(b"\r")
-        events = (self._take(line) for line in self._lines(chunk))
-        return [event for event in events if event is not None]
+        items = (self._take(line) for line in self._lines(chunk))
+        return [item for item in items if item is not None]
 
     def _lines(self, chunk: bytes) -> list[bytes]:
         head, *rest = _LINE_END.split(chunk)
@@ -83,7 +98,7 @@ class SseDecoder:
         self._partial_bytes = len(rest[-1])
         return lines
 
-    def _take(self, line: bytes) -> SseEvent | None:
+    def _take(self, line: bytes) -> SseEvent | SseComment | None:
         if self._is_first_line:
             line = line.removeprefix(_BOM)
             self._is_first_line = False
@@ -91,6 +106,8 @@ class SseDecoder:
             return self._dispatch()
         name, _, value = line.decode("utf-8", "replace").partition(":")
         value = value.removeprefix(" ")
+        if not name:
+            return SseComment(value)
         if name == "event":
             self._event = value
         elif name == "data":

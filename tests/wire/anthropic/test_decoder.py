@@ -12,6 +12,7 @@ from pensieve.generation import (
     Collector,
     Finished,
     GenerationEvent,
+    PromptProgress,
     Started,
     TextDelta,
     ThinkingDelta,
@@ -23,6 +24,7 @@ from pensieve.generation import (
 )
 from pensieve.messages import Json
 from pensieve.wire.anthropic.responses import EventDecoder, EventEncoder
+from pensieve.wire.progress import encode_progress
 from pensieve.wire.sse import SseDecoder, SseEvent, encode_event
 from streams import CUTS
 from wire.strategies import PROPERTY, event_runs
@@ -227,3 +229,14 @@ def test_a_call_that_came_to_nothing_is_closed_on_the_wire_and_no_call(behind: l
     assert decoded([stream]) == events
     assert collector.message.text == "So" + "".join(event.text for event in behind if isinstance(event, TextDelta))
     assert len(collector.message.parts) == 1 + len(behind)
+
+
+def test_comments_tell_of_the_prompt_while_it_is_read() -> None:
+    """Before the start and after the first block they are any server's comments."""
+    told = encode_progress(PromptProgress(1, 3))
+    frames = [encode_event(str(frame["type"]), frame) for frame in (MESSAGE, TEXT, MORE, CLOSE, END, STOP)]
+    stream = told.join([b"", frames[0], b": prefill 9/3\n\n", *frames[1:], b""])
+    decoder, items = EventDecoder(), SseDecoder().feed_all(stream)
+    events = [event for item in items for event in decoder.decode(item)]
+    assert events[:4] == [Started(3, 0), PromptProgress(1, 3), PromptProgress(1, 3), TextDelta("a")]
+    assert events[4:] == [Finished("stop", Usage(3, 0, 2))]

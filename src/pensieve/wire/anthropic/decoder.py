@@ -27,7 +27,8 @@ from pensieve.messages import Json
 from pensieve.wire.anthropic.answers import StopDetails, UsageBody, decode_stop_reason, decode_usage
 from pensieve.wire.anthropic.errors import decode_error
 from pensieve.wire.anthropic.signature import MARK
-from pensieve.wire.sse import SseEvent
+from pensieve.wire.progress import decode_progress
+from pensieve.wire.sse import SseComment, SseEvent
 
 
 class StartedMessage(msgspec.Struct, frozen=True):
@@ -171,8 +172,10 @@ class EventDecoder:
         self._finished: Finished | None = None
         self.is_finished = False
 
-    def decode(self, event: SseEvent) -> list[GenerationEvent]:
+    def decode(self, event: SseEvent | SseComment) -> list[GenerationEvent]:
         """The events in this frame; an `error` frame is raised as the error it tells of."""
+        if isinstance(event, SseComment):
+            return self._progress(event)
         if event.event == "error":
             raise decode_error(500, event.data.encode())
         if event.event not in _KNOWN:
@@ -181,6 +184,12 @@ class EventDecoder:
             return self._take(_FRAMES.decode(event.data.encode()))
         except (msgspec.DecodeError, RecursionError) as error:
             raise BackendFailure(f"the server sent a broken {event.event} frame: {error}") from error
+
+    def _progress(self, comment: SseComment) -> list[GenerationEvent]:
+        # Believed only where a prompt is read: between the start and the first block.
+        is_reading = self._started is not None and self._block is None and not self._index and self._finished is None
+        told = decode_progress(comment.text) if is_reading else None
+        return [] if told is None else [told]
 
     def _take(self, frame: Frame) -> list[GenerationEvent]:
         if self._started is None and not isinstance(frame, MessageStart):
