@@ -104,6 +104,14 @@ class Talk:
             self._repl.take(line)
         return self._shown.getvalue().rstrip("\n")
 
+    def leave(self) -> str:
+        """Read no further line, as after the end of input; what is shown."""
+        self._shown.seek(0)
+        self._shown.truncate()
+        self._repl.has_left = True
+        self._repl.run()
+        return self._shown.getvalue().rstrip("\n")
+
     @property
     def has_left(self) -> bool:
         """Whether the chat has ended."""

@@ -21,6 +21,7 @@ from pensieve.errors import (
     ContextOverflow,
     ConversationNotFound,
     CrashingRequest,
+    HistoryUnusable,
     InvalidRequest,
     LoadFailed,
     Overloaded,
@@ -348,11 +349,63 @@ async def test_text_that_the_archive_did_not_take_is_not_lost(made: Made) -> Non
     made.archive.path.mkdir()
     with pytest.raises(PensieveError):
         await submit(session, "first")
-    assert session.typed == "first"
+    assert session.waiting == (say("user", "first"),)
     made.archive.path.rmdir()
     await session.again()
     assert [event async for event in session.answer()]
-    assert (session.typed, answers(session)) == ("", ["one"])
+    assert not len(session.waiting)
+    assert answers(session) == ["one"]
+
+
+async def refuse(made: Made) -> None:
+    """Let the file take nothing any more, as a full disk does."""
+    await made.archive.do(lambda store: store._database._connection.execute("PRAGMA query_only = ON"))
+
+
+async def accept(made: Made) -> None:
+    """Let the file take things again."""
+    await made.archive.do(lambda store: store._database._connection.execute("PRAGMA query_only = OFF"))
+
+
+async def test_all_that_was_typed_while_nothing_could_be_kept_is_asked_in_its_order(made: Made) -> None:
+    """Each with what was attached to it; what is typed once more is asked once."""
+    session, backend = made.session(Script.saying("one", "two", "three", "four"))
+    await submit(session, "first")
+    await refuse(made)
+    session.attachments = (TextPart("a file"),)
+    for text in ("second", "third", "fourth"):
+        with pytest.raises(HistoryUnusable):
+            await submit(session, text)
+    await accept(made)
+    await submit(session, "third")
+    assert [message.text for message in session.waiting] == ["a filesecond", "fourth"]
+    while session.waiting:
+        await session.again()
+        assert [event async for event in session.answer()]
+    assert [turn.question.text for turn in session.turns if turn.question] == [
+        "first",
+        "third",
+        "a filesecond",
+        "fourth",
+    ]
+    assert (await made.archive.do(lambda store: store.open(1))).turns == session.turns
+    assert len(backend.requests) == 4
+
+
+async def test_an_answer_that_came_while_nothing_could_be_kept_is_kept_later(made: Made) -> None:
+    """Whole, with the next question."""
+    session, _ = made.session(Script(turns=(Turn(steps=(Say("early "), Delay(0.01), Say("late"))),)))
+    await session.put("first")
+    await refuse(made)
+    with pytest.raises(HistoryUnusable):
+        assert [event async for event in session.answer()]
+    await accept(made)
+    await submit(session, "second")
+    kept = await made.archive.do(lambda store: store.open(1))
+    assert [(turn.text, turn.is_interrupted) for turn in kept.turns] == [
+        ("first\n\nearly late", False),
+        ("second\n\nearly late", False),
+    ]
 
 
 async def test_an_answer_that_the_archive_did_not_take_is_told_and_gone_on_with(made: Made) -> None:

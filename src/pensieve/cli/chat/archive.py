@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
+
+import msgspec
 
 from pensieve.conversation.conversation import Turn
 from pensieve.conversation.database import MEMORY
 from pensieve.conversation.store import ConversationStore
-from pensieve.errors import DiskFull, HistoryUnusable, PensieveError
-from pensieve.generation import Finished, GenerationEvent, PromptProgress, Started
+from pensieve.errors import ConversationNotFound, DiskFull, HistoryUnusable, PensieveError
+from pensieve.generation import Collector, Finished, GenerationEvent, PromptProgress, Started
 from pensieve.messages import Message
 
 Result = TypeVar("Result")
@@ -102,3 +105,23 @@ class Recorder:
             except PensieveError:
                 self._has_failed = True  # `finish` tries once more with everything, and tells
                 return
+
+
+def end_late(store: ConversationStore, unended: Mapping[int, tuple[Message, Finished | None]]) -> None:
+    """Keep whole answers that came while the file could not be written."""
+    for turn_id, (answer, finished) in unended.items():
+        answers = (answer,) if answer.parts else ()
+        with suppress(ConversationNotFound):  # another program deleted it
+            store.finish(turn_id, answers, finished=finished, is_interrupted=finished is None)
+
+
+def ended_here(turn: Turn, collector: Collector) -> Turn:
+    """The turn as the archive would have kept it."""
+    finished, answer = collector.finished, collector.message
+    return msgspec.structs.replace(
+        turn,
+        messages=(*turn.messages, answer) if answer.parts else turn.messages,
+        is_interrupted=finished is None,
+        usage=turn.usage if finished is None else finished.usage,
+        reason=None if finished is None else finished.reason,
+    )

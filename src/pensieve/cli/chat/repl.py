@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import nullcontext
 
 from pensieve.cli.chat.commands.table import Answer, Command, Invocation, Leave, Outcome, Table, Text, Unknown
+from pensieve.cli.chat.commands.words import count_of
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.keyboard import Keyboard, LineKeyboard, quiet_terminal
 from pensieve.cli.chat.manner import figures, whole
@@ -47,6 +48,12 @@ class Repl:
         """Talk until the person leaves, `first` of all. In a pipe, a question that failed makes the status 1."""
         if first:
             self.take(first)
+        try:
+            return self._talk()
+        finally:
+            self._part()
+
+    def _talk(self) -> int:
         while not self.has_left:
             try:
                 self.take(self._next_line())
@@ -65,15 +72,36 @@ class Repl:
         finally:
             self._desk.loop.listen()
 
+    def _part(self) -> None:
+        """Let the archive take what it did not take yet; what it does not take now is shown once more."""
+        session = self._desk.session
+        if not session.waiting:
+            return
+        try:
+            self._desk.loop.run(session.keep_waiting())
+        except PensieveError as error:
+            self._screen.warn(f"{error}. {count_of(len(session.waiting), 'question')} could not be kept:")
+            for question in session.waiting:
+                self._screen.say(question.text)
+
     def take(self, line: str) -> None:
         """Do what one line says."""
         match self._table.read(line):
             case Text(text) if text:
-                self._attempt(lambda: self._draw(self._desk.session.submit(text)))
+                self._attempt(lambda: self._ask(text))
             case Unknown() as unknown:
                 self._screen.say(str(unknown))
             case Invocation(command, argument):
                 self._attempt(lambda: self._obey(command, argument))
+
+    def _ask(self, text: str) -> None:
+        self._draw(self._desk.session.submit(text))
+        self._remind()
+
+    def _remind(self) -> None:
+        """Say what still waits, after another question was answered."""
+        if (num_waiting := len(self._desk.session.waiting)) and self._is_interactive:
+            self._screen.say(f"({wait(num_waiting)})")
 
     def _obey(self, command: Command[Desk], argument: str) -> None:
         self._follow(command.run(self._desk, argument))
@@ -85,6 +113,7 @@ class Repl:
                 self.has_left = True
             case Answer(is_summary):
                 self._draw(session.compact() if is_summary else session.answer())
+                self._remind()
             case None:
                 pass
 
@@ -144,14 +173,27 @@ class Repl:
 
     def _fail(self, problem: str) -> None:
         self._has_failed = True
-        hint = " (/retry asks again)" if self._is_interactive and self._can_retry else ""
+        num_waiting, hint = len(self._desk.session.waiting), ""
+        if num_waiting > 1:
+            hint = f" ({wait(num_waiting)})"
+        elif self._is_interactive and self._can_retry:
+            hint = " (/retry asks again)"
         self._screen.fail(f"{problem}{hint}")
 
     @property
     def _can_retry(self) -> bool:
         """Whether the last question has no whole answer."""
         session = self._desk.session
-        return bool(session.typed) or session.unanswered is not None or bool(session.failed)
+        return bool(session.waiting) or session.unanswered is not None or bool(session.failed)
+
+
+def wait(num_waiting: int) -> str:
+    """What a person is told of questions that could not be kept yet."""
+    if num_waiting == 1:
+        return "1 question waits that could not be kept: /retry asks it, /undo takes it back"
+    return (
+        f"{num_waiting} questions wait that could not be kept: /retry asks the first of them, /undo takes the last back"
+    )
 
 
 def told(event: Forgot | Retrying) -> str:

@@ -11,7 +11,7 @@ from contextlib import aclosing
 
 import msgspec
 
-from pensieve.cli.chat.archive import Archive, Recorder
+from pensieve.cli.chat.archive import Archive, Recorder, end_late, ended_here
 from pensieve.cli.chat.retries import problem_of, retry_delay_seconds
 from pensieve.cli.chat.window import Forgot, Window, surely_fits
 from pensieve.cli.recipe import Recipe
@@ -19,7 +19,7 @@ from pensieve.conversation.choices import Choices
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.conversation.store import ConversationStore
 from pensieve.errors import ConversationNotFound, PensieveError, UsageError
-from pensieve.generation import Collector, GenerationEvent, GenerationRequest
+from pensieve.generation import Collector, Finished, GenerationEvent, GenerationRequest
 from pensieve.inference.backend import Backend
 from pensieve.messages import Message, Part, TextPart, say
 
@@ -66,8 +66,8 @@ class ChatSession:
         self.archive = archive
         self.attachments: tuple[Part, ...] = ()
         """They go with the next question."""
-        self.typed = ""
-        """The last text that was submitted, until the archive has it."""
+        self.waiting: tuple[Message, ...] = ()
+        """Questions that the archive did not take yet, as they were typed, oldest first."""
         self.failed = ""
         """Why the last answer broke off, until the next is asked for; one that was stopped did not."""
         self.last_request: GenerationRequest | None = None
@@ -76,6 +76,8 @@ class ChatSession:
         self._measured: int | None = None
         """The turn whose usage tells how long the prompt is; None where the model, or what comes first, is another."""
         self._conversation: Conversation | None = None
+        self._unended: dict[int, tuple[Message, Finished | None]] = {}
+        """Answers that the archive did not take whole, by turn."""
 
     @property
     def conversation(self) -> Conversation | None:
@@ -104,14 +106,18 @@ class ChatSession:
 
     async def put(self, text: str) -> None:
         """Keep a question, with what is attached, as the one that waits; one that waited before stays a branch."""
-        self.typed = text
-        await self._begin(Message("user", (*self.attachments, TextPart(text))))
-        self.attachments, self.typed = (), ""
+        question = Message("user", (*self.attachments, TextPart(text)))
+        self.waiting, self.attachments = (*self.waiting, question), ()
+        await self._put(question)
 
     async def again(self, text: str | None = None) -> None:
         """Let the last question wait once more, in other words if `text` says so; its old answer stays a branch."""
-        if self.typed:  # it never came to the archive
-            await self.put(self.typed if text is None else text)
+        if self.waiting:
+            first, *others = self.waiting
+            if text is not None:
+                first = in_other_words(first, text)
+                self.waiting = (first, *others)
+            await self._put(first)
             return
         last = self._last()
         if last.is_summary:
@@ -119,8 +125,18 @@ class ChatSession:
         if text is None and len(last.messages) == 1:
             return
         question = last.question or say("user", "")
-        others = tuple(part for part in question.parts if not isinstance(part, TextPart))
-        await self._begin(question if text is None else Message("user", (*others, TextPart(text))), last.parent)
+        await self._begin(question if text is None else in_other_words(question, text), last.parent)
+
+    async def keep_waiting(self) -> None:
+        """Let the archive take all questions that wait, unanswered, each as a branch; raises what it raises."""
+        for question in self.waiting:
+            await self._put(question)
+
+    def withdraw(self) -> Message:
+        """Give the last of the questions that wait back; it waits no more."""
+        *others, last = self.waiting
+        self.waiting = tuple(others)
+        return last
 
     async def answer(self) -> AsyncGenerator[Event, None]:
         """Answer the question that waits; raises `UsageError` if there is none."""
@@ -235,6 +251,10 @@ class ChatSession:
 
     # Inside.
 
+    async def _put(self, question: Message) -> None:
+        await self._begin(question)
+        self.waiting = tuple(each for each in self.waiting if each != question)  # typed twice, it is asked once
+
     async def _attempts(self, question: Message, max_tokens: int | None = None) -> AsyncGenerator[Event, None]:
         """The answer; once more from its beginning where that can help."""
         try:
@@ -291,13 +311,14 @@ class ChatSession:
         self, said: Message | tuple[Message, ...], parent: int | None = -1, *, is_summary: bool = False
     ) -> None:
         messages = (said,) if isinstance(said, Message) else said
-        here, recipe, choices = self._conversation, self.recipe, self.choices
+        here, recipe, choices, unended = self._conversation, self.recipe, self.choices, dict(self._unended)
         before = self._answered_head() if parent == -1 else parent
 
         def keep(store: ConversationStore) -> Conversation:
             begun = here or store.create(system=recipe.system, model=recipe.model, choices=choices)
             if begun.choices != choices:
                 store.set_choices(begun.id, choices)
+            end_late(store, unended)
             begin = store.append if is_summary else store.begin_turn
             turn = begin(begun.id, messages, parent=before, model=recipe.model, is_summary=is_summary)
             if here is None:
@@ -306,6 +327,7 @@ class ChatSession:
 
         try:
             self._conversation = await self.archive.do(keep)
+            self._unended.clear()
         except ConversationNotFound as error:
             raise UsageError(
                 "another program deleted this conversation: /save FILE keeps what is here, /new begins another, and "
@@ -323,6 +345,7 @@ class ChatSession:
         try:
             ended = await recorder.finish(collector.message, collector.finished)
         except PensieveError:
+            self._unended[turn.id] = (collector.message, collector.finished)
             self._take(ended_here(turn, collector))
             raise
         self._take(ended)
@@ -354,18 +377,12 @@ class ChatSession:
         return self.turns[-1]
 
 
+def in_other_words(question: Message, text: str) -> Message:
+    """The question with this text; what was attached to it stays."""
+    others = tuple(part for part in question.parts if not isinstance(part, TextPart))
+    return Message("user", (*others, TextPart(text)))
+
+
 def _num_bytes(message: Message) -> int:
     """Of all it holds; what is no text makes it large, so that it is counted."""
     return len(msgspec.msgpack.encode(message))
-
-
-def ended_here(turn: Turn, collector: Collector) -> Turn:
-    """The turn as the archive would have kept it."""
-    finished, answer = collector.finished, collector.message
-    return msgspec.structs.replace(
-        turn,
-        messages=(*turn.messages, answer) if answer.parts else turn.messages,
-        is_interrupted=finished is None,
-        usage=turn.usage if finished is None else finished.usage,
-        reason=None if finished is None else finished.reason,
-    )

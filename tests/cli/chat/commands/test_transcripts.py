@@ -129,6 +129,45 @@ def test_a_crash_is_seen_and_explained(start: Start) -> None:
     assert talk.say("first") == "half\nwarning: the worker of scripted ended (killed): trying once more\nwhole"
 
 
+def make_writable(talk: Talk, *, is_writable: bool) -> None:
+    """Let the file take things or not, as a disk that is full or read-only."""
+    pragma = f"PRAGMA query_only = {'OFF' if is_writable else 'ON'}"
+    talk.loop.run(talk.archive.do(lambda store: store._database._connection.execute(pragma)))
+
+
+def test_questions_that_cannot_be_kept_wait_and_are_counted(start: Start) -> None:
+    """None takes the place of another; what to do is said each time."""
+    talk = start()
+    talk.say("first")
+    make_writable(talk, is_writable=False)
+    assert talk.say("second").endswith("look at the file, its folder and the disk (/retry asks again)")
+    both = "2 questions wait that could not be kept: /retry asks the first of them, /undo takes the last back"
+    assert talk.say("third").endswith(f"({both})")
+    assert "waiting 2 questions" in squeezed(talk.say("/info"))
+    make_writable(talk, is_writable=True)
+    one = "(1 question waits that could not be kept: /retry asks it, /undo takes it back)"
+    assert talk.say("/retry") == f"Two.\n{one}"
+    assert talk.say("/edit better") == "Three."
+    assert talk.say("/history").count("> ") == 3
+    assert "> better" in talk.say("/history")
+
+
+def test_questions_that_wait_are_taken_back_or_kept_when_the_chat_ends(start: Start) -> None:
+    """Unanswered, as branches; or shown, where they still cannot be kept."""
+    talk = start()
+    talk.say("first")
+    make_writable(talk, is_writable=False)
+    talk.say("second", "third", "fourth")
+    assert talk.say("/undo") == "taken back: fourth (it was not kept)"
+    *_, warned, second, third = talk.leave().splitlines()
+    assert warned.endswith("2 questions could not be kept:")
+    assert (second, third) == ("second", "third")
+    make_writable(talk, is_writable=True)
+    assert talk.leave() == ""
+    with ConversationStore(talk.archive.path) as store:
+        assert [turn.text for turn in store.open(1).turns] == ["first\n\nOne.", "second", "third"]
+
+
 def test_edit_puts_the_question_otherwise(start: Start) -> None:
     """In the line, or in an editor; what was left as it was is not sent."""
     talk = start()

@@ -68,6 +68,9 @@ def undo(desk: Desk, argument: str) -> Outcome:
     if wanted < 1:
         raise UsageError("/undo takes a number above 0")
     for _ in range(wanted):
+        if desk.session.waiting:
+            desk.say(f"taken back: {desk.session.withdraw().text} (it was not kept)")
+            continue
         turn = desk.loop.run(desk.session.undo())
         desk.say(f"taken back: {title_of(turn)} (/fork {turn.id} brings it back)")
     return None
@@ -83,9 +86,10 @@ def retry(desk: Desk, argument: str) -> Outcome:
 
 def edit(desk: Desk, argument: str) -> Outcome:
     """Put the last question in other words and have it answered."""
-    if not desk.session.turns:
+    waiting, turns = desk.session.waiting, desk.session.turns
+    if not waiting and not turns:
         raise UsageError("nothing was said yet in this conversation")
-    question = desk.session.turns[-1].question
+    question = waiting[0] if waiting else turns[-1].question
     before = question.text if question is not None else ""
     text = argument or desk.screen.edit(before)
     if text is None or not text.strip() or text.strip() == before.strip():

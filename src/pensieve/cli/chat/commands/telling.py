@@ -92,6 +92,7 @@ def info(desk: Desk, argument: str) -> Outcome:
         ("turns", str(len(session.turns))),
         ("left out", f"{count_of(session.window.num_left, 'oldest turn')}" if session.window.num_left else ""),
         ("attached", count_of(len(session.attachments), "part") if session.attachments else ""),
+        ("waiting", count_of(len(session.waiting), "question") if session.waiting else ""),
         ("preset", desk.session.choices.preset),
         ("told first", " ".join(session.recipe.system.split())[:200]),
         ("kept in", str(session.archive.path) if session.archive.problem is None else "nothing: it ends with the chat"),
