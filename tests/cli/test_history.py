@@ -122,6 +122,10 @@ def test_everything_goes_to_another_machine(said: Said, home: Path) -> None:
     assert said("rm", "1", "2", "--yes")[0] == "2 conversations deleted\n"
     assert said("import", "all.json")[0] == "all.json: 2 conversations taken\n"
     assert said("import", "all.json")[0] == "all.json: 0 conversations taken, 2 here already\n"
+    (home / "new.json").write_text((home / "all.json").read_text().replace("lighthouse", "harbour"))
+    told = "new.json: 1 conversation taken (1 beside an older or newer state), 1 here already\n"
+    assert said("import", "new.json")[0] == told
+    said("rm", "5", "--yes")
     assert said("import", "all.json", "--again")[0] == "all.json: 2 conversations taken\n"
     with store_at(home) as store:
         after = [store.open(number) for number in (3, 4)]

@@ -19,7 +19,7 @@ from pensieve.conversation.conversation import Conversation
 from pensieve.conversation.importing import read_conversations
 from pensieve.conversation.store import ConversationStore
 from pensieve.errors import ImportFailed
-from pensieve.messages import DocumentPart, TextPart, ThinkingPart
+from pensieve.messages import DocumentPart, TextPart, ThinkingPart, say
 
 from .talks import CHOICES, chatgpt_export, claude_export, rich_talk, talk, turn
 
@@ -139,7 +139,7 @@ def test_circles_and_loose_ends_of_other_programs_lose_no_word(tmp_path: Path) -
     mapping["q1"]["parent"], mapping["sys"]["parent"], mapping["me"]["parent"] = "a3", "me", "sys"
     mapping["q2"]["parent"] = "gone"
     with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
-        (number,) = store.add_new(read(exported))
+        number = store.take(read(exported))[0].id
         words = "".join(each.text for each in store.open(number).turns)
     assert all(said in words for said in ("A cat.", "A kitten.", "print(1, 2)", "Done."))
 
@@ -219,9 +219,43 @@ def test_a_file_nested_without_end_is_refused() -> None:
 def test_what_is_here_already_is_not_taken_twice(tmp_path: Path) -> None:
     """By its uid; a copy is made where one is asked for."""
     with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
-        assert len(store.add_new(read(claude_export()))) == 1
-        assert store.add_new((*read(claude_export()), *read(chatgpt_export()))) == (2,)
+        assert [each.outcome for each in store.take(read(claude_export()))] == ["new"]
+        taken = store.take((*read(claude_export()), *read(chatgpt_export())))
+        assert [(each.id, each.outcome) for each in taken] == [(1, "known"), (2, "new")]
         copied = store.add(store.open(1))
         assert copied.uid != store.open(1).uid
         assert [each.messages for each in copied.turns] == [each.messages for each in store.open(1).turns]
         assert store.find(msgspec.structs.replace(copied).uid) == copied.id
+
+
+def test_what_went_on_here_is_here_already(tmp_path: Path) -> None:
+    """Also where it was renamed; the file's last turn is found again among those said since."""
+    with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
+        first = store.take([rich_talk()])[0]
+        store.append(first.id, [say("user", "On.")])
+        store.rename(first.id, "Another title")
+        again = store.take([rich_talk()])[0]
+        assert (again.id, again.outcome, again.head) == (first.id, "known", first.head)
+        assert len(store.list()) == 1
+
+
+def test_another_state_is_taken_beside_the_first_and_once(tmp_path: Path) -> None:
+    """A turn more, other words in a turn, or another system prompt: nothing is lost, and nothing doubled."""
+    turns = rich_talk().turns
+    more = (*turns, turn(4, 3, say("user", "More?"), say("assistant", "Yes.")))
+    other = (*turns[:2], turn(3, 1, say("user", "And then?"), say("assistant", "To sea.")))
+    states = [talk(*each, system=rich_talk().system) for each in (more, other)]
+    states.append(msgspec.structs.replace(rich_talk(), system="Be rude."))
+    with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
+        store.take([rich_talk()])
+        assert [each.outcome for each in store.take(states)] == ["changed"] * 3
+        assert [each.outcome for each in store.take(states)] == ["known"] * 3
+        assert len({store.open(each.id).uid for each in store.list()}) == 4
+
+
+def test_equal_answers_of_one_turn_are_each_counted(tmp_path: Path) -> None:
+    """Two branches that say the same are not one."""
+    once = talk(turn(1, None, say("user", "a"), say("assistant", "b")))
+    twice = talk(*once.turns, turn(2, None, *once.turns[0].messages))
+    with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
+        assert [each.outcome for each in store.take((once, twice, once, twice))] == ["new", "changed", "known", "known"]

@@ -116,15 +116,17 @@ def export_conversations(
 def import_conversations(files: Sequence[Path], again: bool) -> None:
     """Take conversations out of FILES: our JSON, or the export of ChatGPT or Claude (conversations.json or the ZIP).
 
-    All of a file is taken, or nothing where something in it is not understood.
+    All of a file is taken, or nothing where something in it is not understood. What is here already is left out; a
+    conversation that is here in another state is taken beside that.
     """
     with _store() as store:
         for file in files:
             found = read_conversations(read(file, MAX_BYTES), str(file))
-            added = store.add_all(found) if again else store.add_new(found)
-            num_known = len(found) - len(added)
-            known = f", {num_known:,} here already" if num_known else ""
-            click.echo(f"{one_line(str(file))}: {pages.count_of(len(added), 'conversation')} taken{known}")
+            taken = [] if again else [each.outcome for each in store.take(found)]
+            num_taken = len(store.add_all(found)) if again else len(taken) - taken.count("known")
+            known = f", {taken.count('known'):,} here already" if "known" in taken else ""
+            changed = f" ({taken.count('changed'):,} beside an older or newer state)" if "changed" in taken else ""
+            click.echo(f"{one_line(str(file))}: {pages.count_of(num_taken, 'conversation')} taken{changed}{known}")
 
 
 @history.command()

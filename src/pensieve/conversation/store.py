@@ -21,6 +21,7 @@ from pensieve.conversation import changes, queries, rows
 from pensieve.conversation.choices import Choices
 from pensieve.conversation.conversation import Conversation, Summary, Turn, title_of
 from pensieve.conversation.database import Database
+from pensieve.conversation.sameness import Taken, places, uid_of_state
 from pensieve.conversation.search import Hit
 from pensieve.conversation.stats import Stats
 from pensieve.generation import Finished, GenerationEvent, TextDelta
@@ -127,14 +128,10 @@ class ConversationStore:
         with self._database.writing() as connection:
             return tuple(_add(connection, conversation) for conversation in conversations)
 
-    def add_new(self, conversations: Iterable[Conversation]) -> tuple[int, ...]:
-        """Keep those whose uid is not here yet, all or none; their numbers."""
+    def take(self, conversations: Iterable[Conversation]) -> tuple[Taken, ...]:
+        """Keep those that are not here yet, all or none; one that is here in another state is kept beside that."""
         with self._database.writing() as connection:
-            return tuple(
-                _add(connection, conversation)
-                for conversation in conversations
-                if queries.find(connection, rows.plain(conversation.uid)) is None
-            )
+            return tuple(_take(connection, conversation) for conversation in conversations)
 
     def rename(self, conversation_id: int, title: str) -> None:
         """Give it another title; raises `ConversationNotFound`."""
@@ -285,6 +282,21 @@ class ConversationStore:
         with self._database.writing() as connection:
             for turn_id in queries.abandoned(connection, since):
                 changes.replace_turn(connection, queries.turn(connection, turn_id))
+
+
+def _take(connection: sqlite3.Connection, conversation: Conversation) -> Taken:
+    uid, state_uid = rows.plain(conversation.uid), uid_of_state(conversation)
+    is_here = False
+    for known_uid in (uid, state_uid):
+        if (known := queries.find(connection, known_uid)) is None:
+            continue
+        is_here = True
+        if (found := places(queries.conversation(connection, known), conversation)) is not None:
+            head = None if conversation.head is None else found.get(conversation.head)
+            return Taken(id=known, outcome="known", head=head)
+    added = _add(connection, msgspec.structs.replace(conversation, uid=state_uid if is_here else uid))
+    head = queries.title_and_head(connection, added)[1]
+    return Taken(id=added, outcome="changed" if is_here else "new", head=head)
 
 
 def _add(connection: sqlite3.Connection, conversation: Conversation) -> int:

@@ -195,10 +195,6 @@ class ChatSession:
         """Go on with that conversation; raises `ConversationNotFound`."""
         return self._show(await self.archive.do(lambda store: store.open(conversation_id)))
 
-    async def add(self, conversation: Conversation) -> Conversation:
-        """Keep a conversation from elsewhere in the archive, and go on with it."""
-        return self._show(await self.archive.do(lambda store: store.add(conversation)))
-
     async def rename(self, title: str) -> None:
         """Give this conversation a title."""
         here = self._here()

@@ -441,10 +441,29 @@ def test_a_conversation_is_saved_and_loaded(start: Start, tmp_path: Path) -> Non
     talk.replies.append("y")
     assert talk.say("/save first-words.json").startswith("first-words.json is there already. Overwrite it? y\nwrote ")
     assert (tmp_path / "first-words.json").read_bytes() == before
-    assert talk.say("/new", "/load first-words.json").splitlines()[-1] == "loaded first words? (1 turn)"
+    known = "first words? is here already, as 1: going on with it (1 turn)"
+    assert talk.say("/new", "/load first-words.json").splitlines()[-1] == known
+    with ConversationStore(talk.archive.path) as store:
+        store.delete(1)
+    assert talk.say("/load first-words.json") == "loaded first words? (1 turn)"
     assert talk.say("/history") == "> first words?\nTwo."
     assert len(talk.session.conversation.turns) == 2  # type: ignore[union-attr]
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["first-words.json"]
+
+
+def test_a_file_that_is_loaded_twice_is_here_once(start: Start, tmp_path: Path) -> None:
+    """Gone on with where it was saved; what was said since stays a branch, and a changed file is a new one."""
+    talk = start()
+    talk.say("first", "/save kept", "second")
+    went_on = "(it went on here since: /fork shows how, and leads there)"
+    shown = talk.say("/load kept.json").splitlines()
+    assert shown == ["first is here already, as 1: going on with it (1 turn)", went_on]
+    assert [turn.text for turn in talk.session.conversation.turns] == ["first\n\nOne.", "second\n\nTwo."]  # type: ignore[union-attr]
+    file = tmp_path / "kept.json"
+    file.write_text(file.read_text().replace("One.", "Eleven."))
+    changed = "loaded first (1 turn) as 2, a new one: another state of it is here already"
+    assert talk.say("/load kept.json") == changed
+    assert talk.say("/load kept.json") == "first is here already, as 2: going on with it (1 turn)"
 
 
 def test_what_cannot_be_loaded_or_written_is_told(start: Start, tmp_path: Path) -> None:

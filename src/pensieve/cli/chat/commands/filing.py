@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pensieve.cli.chat.commands.asking import tell_choices
@@ -15,6 +15,7 @@ from pensieve.cli.saving import save as save_file
 from pensieve.conversation.conversation import Conversation
 from pensieve.conversation.export import FORMS, export
 from pensieve.conversation.importing import read_conversations
+from pensieve.conversation.sameness import Taken
 from pensieve.errors import UsageError
 
 EXPORT_USAGE = f"/export FORM FILE, where FORM is {', '.join(FORMS)}; /export FILE goes by the file's ending"
@@ -45,19 +46,40 @@ def export_to(desk: Desk, argument: str) -> Outcome:
 
 
 def load(desk: Desk, argument: str) -> Outcome:
-    """Take the conversations of a file over, and go on with the last of them."""
+    """Take the conversations of a file over that are not here yet, and go on with the last of them."""
     path = path_of(needed(argument, "/load FILE, as /save wrote it, or an export of ChatGPT's or Claude's"))
     found = read_conversations(
         read_plain(path, MAX_LOADED_BYTES, instead="`pensieve history import` takes it"), path.name
     )
     if not found:
         raise UsageError(f"{path} holds no conversation")
-    desk.loop.run(desk.session.archive.do(lambda store: store.add_all(found[:-1])))
-    opened = desk.loop.run(desk.session.add(found[-1]))
-    others = f", and {count_of(len(found) - 1, 'other')} into the list" if len(found) > 1 else ""
-    desk.say(f"loaded {opened.title or path.name} ({count_of(len(desk.session.turns), 'turn')}){others}")
+    *others, last = desk.loop.run(desk.session.archive.do(lambda store: store.take(found)))
+    opened = desk.loop.run(desk.session.open(last.id))
+    if last.head is not None and last.head != opened.head:  # it has gone on since: that stays a branch
+        desk.loop.run(desk.session.go(last.head))
+    title, num_turns = opened.title or path.name, count_of(len(desk.session.turns), "turn")
+    desk.say(f"{_told(last, title, num_turns)}{_told_others(others)}")
+    if len(desk.session.turns) < len(opened.path()):
+        desk.say("(it went on here since: /fork shows how, and leads there)")
     tell_choices(desk)
     return None
+
+
+def _told(taken: Taken, title: str, num_turns: str) -> str:
+    match taken.outcome:
+        case "new":
+            return f"loaded {title} ({num_turns})"
+        case "known":
+            return f"{title} is here already, as {taken.id}: going on with it ({num_turns})"
+        case "changed":
+            return f"loaded {title} ({num_turns}) as {taken.id}, a new one: another state of it is here already"
+
+
+def _told_others(others: Sequence[Taken]) -> str:
+    num_known = sum(each.outcome == "known" for each in others)
+    num_added = len(others) - num_known
+    added = f", and {count_of(num_added, 'other')} into the list" if num_added else ""
+    return f"{added}, {count_of(num_known, 'other')} here already" if num_known else added
 
 
 def _here(desk: Desk) -> Conversation:
