@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -46,6 +47,15 @@ class Standing(ThreadingHTTPServer):
         self.seen: list[tuple[str, str]] = []
         self.delay_seconds = 0.0
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
+
+
+def answer_all(listener: socket.socket, num_connections: int) -> None:
+    """Say on each connection that came, the oldest first, that the server is well."""
+    for _ in range(num_connections):
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):  # the first has been given up by then
+            connection.recv(65_536)
+            connection.sendall(b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"status": "healthy"}')
 
 
 @pytest.fixture
@@ -178,6 +188,43 @@ def test_a_port_where_nobody_answers_in_time_is_ignored(folders: Folders) -> Non
     with socket.create_server(("127.0.0.1", 0)) as silent:
         write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{silent.getsockname()[1]}")))
         assert find_server(folders) is None
+
+
+def test_a_server_that_is_slow_to_answer_is_there_for_whoever_waits(folders: Folders) -> None:
+    """It took the connection: it is busy and not gone, and a second one would make it worse."""
+    told: list[float] = []
+
+    def wait(_server: RunningServer, waited_seconds: float) -> None:
+        told.append(waited_seconds)
+        answering.start()
+
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+        answering = threading.Thread(target=answer_all, args=(slow, 2))
+        write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{slow.getsockname()[1]}")))
+        found = find_server(folders, wait)
+        answering.join()
+    assert found is not None
+    assert len(told) == 1
+
+
+def test_nobody_waits_for_a_server_that_refuses_the_connection(folders: Folders) -> None:
+    """It has gone, though its process number lives on."""
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        url = f"http://127.0.0.1:{closing.getsockname()[1]}"
+    write(folders, msgspec.json.encode(running(url)))
+    assert find_server(folders, lambda *_: pytest.fail("there is nobody to wait for")) is None
+
+
+def test_waiting_can_be_given_up(folders: Folders) -> None:
+    """Whoever waits decides how long."""
+
+    def give_up(server: RunningServer, _waited_seconds: float) -> None:
+        raise TimeoutError(server.url)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{silent.getsockname()[1]}")))
+        with pytest.raises(TimeoutError):
+            find_server(folders, give_up)
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://127.0.0.1:99999", "http://\x00"])

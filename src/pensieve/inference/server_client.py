@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +36,10 @@ class RunningServer(msgspec.Struct, frozen=True):
         return f"RunningServer({self.url}, {self.model}, pid {self.pid})"  # the key stays out of logs
 
 
+Wait = Callable[[RunningServer, float], None]
+"""Takes a server that is busy, and for how many seconds it was waited for."""
+
+
 class _Health(msgspec.Struct):
     status: str
 
@@ -42,8 +48,12 @@ class _Reset(msgspec.Struct):
     state: str
 
 
-def find_server(folders: Folders) -> RunningServer | None:
-    """The running server, or None; a run file that is stale, strange or not ours alone counts as none."""
+def find_server(folders: Folders, wait: Wait | None = None) -> RunningServer | None:
+    """The running server, or None; a run file that is stale, strange or not ours alone counts as none.
+
+    One that takes connections and is slow to answer is there, and busy: with `wait` it is asked again and again, and
+    `wait` is called in between and may raise; without, it counts as none.
+    """
     content = _read_owned(folders.run_file)
     if content is None:
         return None
@@ -51,7 +61,14 @@ def find_server(folders: Folders) -> RunningServer | None:
         server = msgspec.json.decode(content, type=RunningServer)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
-    return server if _is_alive(server.pid) and _answers(server.url) else None
+    began, seconds = time.monotonic(), HEALTH_SECONDS
+    while _is_alive(server.pid):
+        answered = _answers(server.url, seconds)
+        if answered is not None or wait is None:
+            return server if answered else None
+        wait(server, time.monotonic() - began)
+        seconds = ANSWER_SECONDS
+    return None
 
 
 def fetch(url: str, path: str, api_key: str | None = None) -> bytes:
@@ -119,12 +136,15 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _answers(url: str) -> bool:
+def _answers(url: str, timeout_seconds: float) -> bool | None:
+    """Whether a server of ours answers there; None where somebody takes the connection and says nothing in time."""
     import httpx  # noqa: PLC0415 - slow to import, and most commands find no run file
 
     try:
-        with httpx.Client(trust_env=False, follow_redirects=False, timeout=HEALTH_SECONDS) as client:
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=timeout_seconds) as client:
             response = client.get(f"{url}/health")
         return response.is_success and bool(msgspec.json.decode(response.content, type=_Health).status)
+    except httpx.TimeoutException:
+        return None
     except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError, msgspec.ValidationError):
         return False

@@ -28,6 +28,8 @@ from pensieve.launch.plan import ModelFacts
 
 START_SECONDS = 60.0
 """The front process listens within a second or two, and loads no model before it is asked."""
+BUSY_SECONDS = 60.0
+"""How long a server that runs and says nothing is waited for."""
 LOOK_SECONDS = 0.05
 WORTH_TELLING_SECONDS = 0.5
 LOG_BYTES = 4 * 2**20
@@ -102,13 +104,22 @@ class Servers:
         return ModelFacts(found.id, found.max_input_tokens, found.max_tokens, thinks)
 
     def _found(self, wanted: Wanted) -> RunningServer | None:
-        server = find_server(self._folders)
+        server = find_server(self._folders, self._wait)
         if server is not None and wanted.is_chosen and wanted.location != server.location:
             raise UsageError(
                 f"the server at {server.url} runs {server.model}, and two models may be too large for memory: "
                 f"stop it (process {server.pid}) to use {wanted.model}, or leave the choice of a model out"
             )
         return server
+
+    def _wait(self, server: RunningServer, waited_seconds: float) -> None:
+        """Never start a second one beside one that is busy: on a machine that is short of memory both would be slow."""
+        if waited_seconds >= BUSY_SECONDS:
+            raise ServerUnreachable(
+                f"the server at {server.url} takes connections and does not answer: the machine may be short of memory."
+                f" Try again when it is not, or stop the server (process {server.pid})"
+            )
+        self._tell(f"the server at {server.url} is busy, {waited_seconds:.0f} s")
 
     def _start_alone(self, wanted: Wanted) -> RunningServer:
         with self._only_one():
