@@ -40,10 +40,11 @@ def test_a_change_is_shown_made_and_undone(home: Path) -> None:
     settings = home / ".claude" / "settings.json"
     settings.parent.mkdir()
     settings.write_text('{"model":   "opus"}')
-    done = run(home, "setup", "claude-code", "--yes")
-    assert done.returncode == 0, done.stderr
+    url = (home / "url").read_text()
+    done = run(home, "setup", "claude-code", "--yes", PENSIEVE_PORT=url.rpartition(":")[2])
+    assert (done.returncode, done.stderr) == (0, "")
     env = json.loads(settings.read_text())["env"]
-    assert env["ANTHROPIC_BASE_URL"] == (home / "url").read_text()
+    assert env["ANTHROPIC_BASE_URL"] == url
     assert "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST" not in env
     assert env["ANTHROPIC_AUTH_TOKEN"] not in done.stdout
     assert len(list((home / "state" / "keys").iterdir())) == 1
@@ -51,6 +52,22 @@ def test_a_change_is_shown_made_and_undone(home: Path) -> None:
     assert "byte for byte" in undone.stdout
     assert settings.read_text() == '{"model":   "opus"}'
     assert list((home / "state" / "keys").iterdir()) == []
+
+
+def test_the_port_of_the_settings_is_written_and_not_a_passing_one(home: Path) -> None:
+    """The server that runs now may be anywhere; both addresses are named, and how to have the other."""
+    url, port = (home / "url").read_text(), "17777"
+    done = run(home, "setup", "claude-code", said="n\n", PENSIEVE_PORT=port)
+    assert f'"ANTHROPIC_BASE_URL": "http://127.0.0.1:{port}"' in done.stdout
+    assert f"listens at {url}; your settings say port {port}" in done.stderr
+    assert f"PENSIEVE_PORT={url.rpartition(':')[2]} pensieve setup" in done.stderr
+
+
+def test_any_free_port_is_no_address_to_write_down(home: Path) -> None:
+    """Not even that of a server which runs."""
+    done = run(home, "setup", "claude-code", "--yes", PENSIEVE_PORT="0")
+    assert done.returncode != 0
+    assert "must last" in done.stderr
 
 
 def test_without_a_yes_nothing_is_changed(home: Path) -> None:

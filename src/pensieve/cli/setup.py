@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import msgspec
@@ -16,6 +17,7 @@ from pensieve.cli.agents import Progress, open_servers
 from pensieve.cli.context import load_settings
 from pensieve.config.sources import LoadedSettings
 from pensieve.devices.lifetimes import lifetime_of
+from pensieve.errors import UsageError
 from pensieve.launch import codex, opencode
 from pensieve.launch.claude import claude_variables
 from pensieve.launch.codex import codex_arguments, codex_options, prepare_codex_folder
@@ -112,10 +114,28 @@ def _running(loaded: LoadedSettings, key: str, *, is_lasting: bool = False) -> t
     progress = Progress()
     servers, wanted = open_servers(loaded, progress)
     wanted = msgspec.structs.replace(wanted, is_port_chosen=wanted.is_port_chosen or is_lasting)
+    if is_lasting and not wanted.port:
+        raise UsageError("server.port is 0, any free port, and an address that is written down must last: choose one")
     server = servers.find_or_start(wanted)
     facts = servers.facts(server, wanted)
     progress.end()
-    return Endpoint(server.url, key), facts
+    return Endpoint(_lasting(server.url, wanted.port) if is_lasting else server.url, key), facts
+
+
+def _lasting(url: str, port: int) -> str:
+    """The address with the settings' port, where a server will be tomorrow; says so where this one has another."""
+    parts = urlsplit(url)
+    if parts.port == port:
+        return url
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    lasting = f"{parts.scheme}://{host}:{port}"
+    click.echo(
+        f"The server that runs now listens at {url}; your settings say port {port}, so {lasting} is written. "
+        f"A server is there once this one is stopped and `pensieve serve` is started; "
+        f"`PENSIEVE_PORT={parts.port} pensieve setup claude-code` writes the other.",
+        err=True,
+    )
+    return lasting
 
 
 def _shared_variables(endpoint: Endpoint, facts: ModelFacts) -> dict[str, str]:
