@@ -227,3 +227,30 @@ def test_the_page_in_the_docs_names_every_field() -> None:
     for kind in (Report, MachineFacts, MemoryFacts, DeviceFacts, DeviceMemory, EngineFacts, ModelFacts, Problem):
         missing = [name for name in kind.__struct_fields__ if f"`{name}`" not in documented]
         assert missing == [], kind.__name__
+
+
+@pytest.mark.parametrize(
+    ("system", "architecture", "cards", "step"),
+    [
+        ("Linux 6", "x86_64", (), "make setup EXTRAS=mlx-cpu"),
+        ("Linux 6", "x86_64", (CARD,), "make setup EXTRAS=mlx-cuda"),
+        ("Darwin 24", "arm64", (), "make setup"),
+        ("Darwin 24", "x86_64", (), "none: MLX is there for Macs with Apple silicon"),
+    ],
+)
+def test_an_engine_that_is_not_here_is_named_with_what_would_add_it(
+    system: str, architecture: str, cards: Any, step: str
+) -> None:
+    """Also where nothing is wrong without it; the one that is here has no next step."""
+    without = msgspec.structs.replace(
+        MACHINE,
+        system=system,
+        architecture=architecture,
+        mlx=MlxUnusable("it is not installed"),
+        engines={"xllamacpp": "1"},
+    )
+    llama, mlx = engines_of(without, cards)
+    assert (llama.version, llama.problem, llama.next_step) == ("1", "", "")
+    assert (mlx.problem, mlx.next_step[: len(step)]) == ("it is not installed", step)
+    report = msgspec.structs.replace(examine(), engines=(llama, mlx))
+    assert f"it is not installed\n           to add it: {step}" in "\n".join(page(report, 100))

@@ -22,6 +22,7 @@ from pensieve.inference.prediction import SMALLEST_CONTEXT_TOKENS, EngineName, p
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
 
+LLAMA_STEP = "pip install xllamacpp"
 Fit = Literal["fits", "tight", "too big", "no engine", "unknown"]
 
 
@@ -59,6 +60,8 @@ class EngineFacts(msgspec.Struct, frozen=True, kw_only=True):
     name: EngineName
     version: str
     problem: str
+    next_step: str = ""
+    """Where there is a problem: the command that would add it, or why there is none here."""
 
 
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +142,7 @@ def examine() -> Report:
     found, problems = _settings()
     loaded = found or LoadedSettings(Settings(), folders(os.environ), {})
     profile, cards = read_profile(), read_devices()
-    engines = engines_of(profile)
+    engines = engines_of(profile, cards)
     registry = Registry(loaded.folders.models)
     models, model_problems = _models(registry, loaded.settings, profile, cards, engines)
     problems += [*_engine_problems(profile, cards, engines), *_memory_problems(profile), *model_problems]
@@ -189,15 +192,25 @@ def room_of(engine: EngineName, profile: MachineProfile, cards: tuple[DeviceMemo
     return Room(memory.available_bytes, memory.total_bytes)
 
 
-def engines_of(profile: MachineProfile) -> tuple[EngineFacts, ...]:
-    """Both engines, and why one cannot be used."""
+def engines_of(profile: MachineProfile, cards: tuple[DeviceMemory, ...] = ()) -> tuple[EngineFacts, ...]:
+    """Both engines; why one cannot be used, and what would add it."""
     llama = profile.engines.get("xllamacpp", "")
     problem = "" if isinstance(profile.mlx, MlxDevice) else profile.mlx.reason
     if not problem and "mlx-lm" not in profile.engines:
         problem = "mlx-lm is not installed"
     return (
-        EngineFacts(name="llama.cpp", version=llama, problem="" if llama else "it is not installed"),
-        EngineFacts(name="mlx", version=profile.engines.get("mlx", ""), problem=problem),
+        EngineFacts(
+            name="llama.cpp",
+            version=llama,
+            problem="" if llama else "it is not installed",
+            next_step="" if llama else LLAMA_STEP,
+        ),
+        EngineFacts(
+            name="mlx",
+            version=profile.engines.get("mlx", ""),
+            problem=problem,
+            next_step=_mlx_step(profile, cards) if problem else "",
+        ),
     )
 
 
@@ -323,16 +336,13 @@ def _engine_problems(
     llama, mlx = engines
     found = []
     if llama.problem:
-        found.append(Problem(f"llama.cpp cannot be used: {llama.problem}", "pip install xllamacpp"))
-    extra = "mlx-cuda" if cards else "mlx-cpu"
+        found.append(Problem(f"llama.cpp cannot be used: {llama.problem}", llama.next_step))
     if mlx.problem and mlx.version:
-        found.append(Problem(f"MLX cannot be used: {mlx.problem}", _install_step(profile, extra)))
+        found.append(Problem(f"MLX cannot be used: {mlx.problem}", mlx.next_step))
     elif mlx.problem and (cards or _is_apple(profile)):
-        found.append(
-            Problem("there is a GPU, and MLX, which would use it, is not installed", _install_step(profile, extra))
-        )
+        found.append(Problem("there is a GPU, and MLX, which would use it, is not installed", mlx.next_step))
     elif cards and profile.device == "cpu":
-        found.append(Problem("there is an NVIDIA card, and MLX runs on the processor", _install_step(profile, extra)))
+        found.append(Problem("there is an NVIDIA card, and MLX runs on the processor", _mlx_step(profile, cards)))
     return found
 
 
@@ -340,5 +350,9 @@ def _is_apple(profile: MachineProfile) -> bool:
     return profile.system.startswith("Darwin") and profile.architecture == "arm64"
 
 
-def _install_step(profile: MachineProfile, extra: str) -> str:
-    return "make setup" if _is_apple(profile) else f"make setup EXTRAS={extra}"
+def _mlx_step(profile: MachineProfile, cards: tuple[DeviceMemory, ...]) -> str:
+    if _is_apple(profile):
+        return "make setup"
+    if not profile.system.startswith("Linux"):
+        return "none: MLX is there for Macs with Apple silicon and for Linux; GGUF models run without it"
+    return f"make setup EXTRAS={'mlx-cuda' if cards else 'mlx-cpu'}"

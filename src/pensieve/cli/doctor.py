@@ -73,6 +73,8 @@ def _machine(report: Report, width: int) -> Iterator[str]:
     ]
     for engine in report.engines:
         rows.append((engine.name, " - ".join(part for part in (engine.version, engine.problem) if part)))
+        if engine.next_step:
+            rows.append(("", f"to add it: {engine.next_step}"))
     for label, text in rows:
         yield from _wrapped(f"{label:<{_LABEL}} {one_line(text)}", width, " " * (_LABEL + 1))
 
