@@ -44,9 +44,9 @@ def test_the_list_shows_what_is_here_and_what_can_be(models_folder: Path, capsys
     assert main(["models", "list"]) == 0
     head, tiny, blank, title, *known = capsys.readouterr().out.splitlines()
     assert head.split() == ["NAME", "WEIGHTS", "SIZE", "CONTEXT", "FIT"]
-    assert tiny.split() == ["tiny", "gguf", "Q4_1", "1.2", "KiB", "2,048", "fits"]
+    assert tiny.split() == ["tiny", "gguf", "Q4_1", "1.2", "kB", "2,048", "fits"]
     assert (blank, title) == ("", "Not here yet; `pensieve pull NAME` fetches them:")
-    assert known[0].split() == ["smollm2-135m", "gguf", "Q4_1", "93.8", "MiB", "8,192", "fits"]
+    assert known[0].split() == ["smollm2-135m", "gguf", "Q4_1", "98.4", "MB", "8,192", "fits"]
     assert {"phi-3-mini", "phi-3-mini-128k", "gpt-j-6b", "gpt-neox-20b", "gpt-oss-20b"} < {k.split()[0] for k in known}
 
 
@@ -150,7 +150,7 @@ def test_the_question_is_asked_at_a_terminal(models_folder: Path, answer: bytes,
     ended = subprocess.run(command, stdin=theirs, capture_output=True, text=True, timeout=30, check=False)
     os.close(ours)
     os.close(theirs)
-    assert "Delete tiny (1.2 KiB)?" in ended.stderr
+    assert "Delete tiny (1.2 kB)?" in ended.stderr
     assert (models_folder / "tiny").exists() is is_kept
     assert (ended.returncode, "nothing was deleted" in ended.stderr) == (int(is_kept), is_kept)
 
@@ -178,7 +178,7 @@ def test_leftovers_of_a_pull_are_removed_by_name(models_folder: Path, capsys: py
     assert "deleting what an interrupted pull left of half asks first" in asked.stderr
     assert left.exists()
     assert main(["models", "rm", "half", "--yes"]) == 0
-    assert capsys.readouterr().out == "half is deleted: 1.0 KiB freed\n"
+    assert capsys.readouterr().out == "half is deleted: 1.0 kB freed\n"
 
 
 @pytest.mark.parametrize(("name", "words"), [("tinny", "did you mean tiny?"), ("./tiny.gguf", "a file of yours")])

@@ -195,7 +195,7 @@ def test_a_refusal_says_the_numbers() -> None:
         transient=None,
         chunk_tokens=512,
     )
-    assert decision == Refuse("5000 prompt tokens need 5 MB of memory, 1 MB can be had", 5_376_000, 1_000_000)
+    assert decision == Refuse("5000 prompt tokens need 5.4 MB of memory, 1.0 MB can be had", 5_376_000, 1_000_000)
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_model_that_never_fits_is_refused_with_numbers_and_what_would_fit() ->
     """Before anything is loaded; once for good."""
     problem = why_not(MODEL, ON_HOST, guard(0.9, 1.0))
     assert isinstance(problem, LoadFailed)
-    assert "it needs 4.76 GB of memory (weights 4.00, cache for 4,096 tokens 0.41, work 0.35)" in str(problem)
+    assert "it needs 4.76 GB of memory (weights 4.00 GB, cache for 4,096 tokens 0.41 GB, work 0.35 GB)" in str(problem)
     assert "0.84 GB can be had: take smollm2-135m, which fits" in str(problem)
     assert not problem.retryable
 

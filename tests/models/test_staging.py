@@ -89,7 +89,7 @@ def test_a_checksum_in_capitals_is_the_same_checksum(tmp_path: Path) -> None:
 def test_space_is_asked_for_with_a_twentieth_more(tiny_disk: Path) -> None:
     """What just fits does not; the sentence says what is needed and what is free."""
     require_space(tiny_disk, 200 * 1024)
-    with pytest.raises(DiskFull, match=r"250\.0 KiB are needed, 256\.0 KiB are free"):
+    with pytest.raises(DiskFull, match=r"256\.0 kB are needed, 262\.1 kB are free"):
         require_space(tiny_disk, 250 * 1024)
 
 

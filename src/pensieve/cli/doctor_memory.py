@@ -13,9 +13,10 @@ from pensieve.devices.cuda import DeviceMemory, read_devices
 from pensieve.devices.levels import MEASURES, Level, Thresholds
 from pensieve.devices.memory import MemoryReading
 from pensieve.errors import PensieveError
-from pensieve.inference.guard import MemoryGuard, gigabytes
+from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.server_client import fetch, find_server
 from pensieve.messages import Json
+from pensieve.models.sizes import gigabytes
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import secrets
 from pathlib import Path
 
 from pensieve.errors import DiskFull, UsageError
+from pensieve.models.sizes import in_words
 
 
 def save(path: Path, data: bytes, *, is_replacing: bool = False) -> None:
@@ -54,7 +55,7 @@ def read(path: Path, limit_bytes: int, *, instead: str = "") -> bytes:
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     if len(data) > limit_bytes:
-        raise UsageError(f"{path} is larger than {size_of(limit_bytes)}{instead and f': {instead}'}")
+        raise UsageError(f"{path} is larger than {in_words(limit_bytes)}{instead and f': {instead}'}")
     return data
 
 
@@ -67,14 +68,6 @@ def read_plain(path: Path, limit_bytes: int, *, instead: str) -> bytes:
     if not is_plain:
         raise UsageError(f"there is no file {path}")
     return read(path, limit_bytes, instead=instead)
-
-
-def size_of(num_bytes: int) -> str:
-    """Bytes as people say them."""
-    for unit, size in (("MB", 10**6), ("kB", 10**3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:.1f} {unit}"
-    return f"{num_bytes} bytes"
 
 
 def _told(path: Path, error: OSError) -> UsageError:

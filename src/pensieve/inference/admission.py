@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from pensieve.models.sizes import in_words
+
 LayerKind = Literal["full", "sliding", "recurrent", "latent", "shared"]
 
 STEP_TOKENS = 256
@@ -285,19 +287,13 @@ def _wait_or_refuse(
     reachable = budget.once_idle(running)
     if running.num_sequences > 0 and alone <= reachable:
         return Wait(
-            f"{need.prompt_tokens} prompt tokens need {_megabytes(alone)}, "
-            f"{_megabytes(budget.free_bytes + budget.evictable_bytes)} can be had while {running.num_sequences} run"
+            f"{need.prompt_tokens} prompt tokens need {in_words(alone)}, "
+            f"{in_words(budget.free_bytes + budget.evictable_bytes)} can be had while {running.num_sequences} run"
         )
     available = max(0, reachable if running.num_sequences else budget.free_bytes + budget.evictable_bytes)
-    reason = (
-        f"{need.prompt_tokens} prompt tokens need {_megabytes(alone)} of memory, {_megabytes(available)} can be had"
-    )
+    reason = f"{need.prompt_tokens} prompt tokens need {in_words(alone)} of memory, {in_words(available)} can be had"
     return Refuse(reason, needed_bytes=alone, available_bytes=available)
 
 
 def _round_up(num_tokens: int, step_tokens: int) -> int:
     return -(-num_tokens // step_tokens) * step_tokens
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.0f} MB"

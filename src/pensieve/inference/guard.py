@@ -22,7 +22,7 @@ from pensieve.devices.levels import (
     scarcest,
     thresholds,
 )
-from pensieve.devices.memory import GIGABYTE, UNKNOWN, MemoryReading
+from pensieve.devices.memory import UNKNOWN, MemoryReading
 from pensieve.devices.processes import read_spare_memory
 from pensieve.errors import MemoryShort
 from pensieve.inference.supervision import Event, MemoryStatus
@@ -134,8 +134,3 @@ class MemoryGuard:
         self.note(what)
         is_worse = self.level in LEVELS[1:] and (before == "Unknown" or LEVELS.index(self.level) > LEVELS.index(before))
         log.log(logging.WARNING if is_worse else logging.INFO, "%s", what)
-
-
-def gigabytes(num_bytes: int) -> str:
-    """With two decimals and the unit, for a sentence."""
-    return f"{num_bytes / GIGABYTE:.2f} GB"

@@ -9,6 +9,7 @@ from typing import Literal
 
 import msgspec
 
+from pensieve.models.sizes import gigabytes
 from pensieve.models.spec import ModelSpec
 
 EngineName = Literal["llama.cpp", "mlx"]
@@ -122,15 +123,11 @@ def estimated_cache_bytes(parameters: int) -> int:
 
 def _numbers(prediction: Prediction, num_tokens: int, spare_bytes: int) -> str:
     parts = (
-        f"weights {_gigabytes(prediction.weight_bytes)}",
-        f"cache for {num_tokens:,} tokens {_gigabytes(prediction.cache_bytes(num_tokens))}",
-        f"work {_gigabytes(prediction.scratch_bytes + prediction.process_bytes)}",
+        f"weights {gigabytes(prediction.weight_bytes)}",
+        f"cache for {num_tokens:,} tokens {gigabytes(prediction.cache_bytes(num_tokens))}",
+        f"work {gigabytes(prediction.scratch_bytes + prediction.process_bytes)}",
     )
     return (
-        f"it needs {_gigabytes(prediction.at(num_tokens))} GB of memory ({', '.join(parts)}),"
-        f" and {_gigabytes(max(0, spare_bytes))} GB can be had"
+        f"it needs {gigabytes(prediction.at(num_tokens))} of memory ({', '.join(parts)}),"
+        f" and {gigabytes(max(0, spare_bytes))} can be had"
     )
-
-
-def _gigabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e9:.2f}"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-GIGABYTE = 10**9
+from pensieve.models.sizes import gigabytes
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ def decide(
     smallest = wanted if candidate.smallest_bytes is None else candidate.smallest_bytes
     if reachable < smallest:
         return _refuse(candidate, smallest, leaving, reachable)
-    reason = f"it needs {_gb(wanted)}, and {_gb(max(0, spare_bytes))} can be had beside what is loaded"
+    reason = f"it needs {gigabytes(wanted)}, and {gigabytes(max(0, spare_bytes))} can be had beside what is loaded"
     return _instead(candidate, leaving, reason, may_end_answers=may_end_answers)
 
 
@@ -117,7 +117,7 @@ def _instead(candidate: Candidate, leaving: Sequence[Occupant], reason: str, *, 
 
 def _refuse(candidate: Candidate, needed: int, leaving: Sequence[Occupant], reachable_bytes: int) -> Refuse:
     without = f" even without {', '.join(_names(leaving))}" if leaving else ""
-    reason = f"it needs {_gb(needed)} of memory, and {_gb(max(0, reachable_bytes))} can be had{without}"
+    reason = f"it needs {gigabytes(needed)} of memory, and {gigabytes(max(0, reachable_bytes))} can be had{without}"
     return Refuse(candidate.name, reason, needed, max(0, reachable_bytes))
 
 
@@ -127,10 +127,6 @@ def _room(spare_bytes: int, leaving: Sequence[Occupant]) -> int:
 
 def _names(occupants: Sequence[Occupant]) -> tuple[str, ...]:
     return tuple(occupant.name for occupant in occupants)
-
-
-def _gb(num_bytes: int) -> str:
-    return f"{num_bytes / GIGABYTE:.2f} GB"
 
 
 class Loading(msgspec.Struct, frozen=True, tag=True):

@@ -16,7 +16,7 @@ FULL = Status(
     place="own worker",
     context_tokens=1_950,
     context_limit_tokens=8_192,
-    available_bytes=5 * 2**30,
+    available_bytes=5 * 10**9,
     level="Safe",
     usage=Usage(2_000, 1_500, 100),
     tokens_per_second=35.2,
@@ -27,7 +27,7 @@ FULL = Status(
 def test_everything_that_is_known_is_told() -> None:
     """Where there is room."""
     assert plain([status_row(FULL, 200)]) == (
-        "starter · own worker · context 1.9k/8.2k · memory 5.0 GB safe · cached 75% · 35 tokens/s · first in 210 ms"
+        "starter · own worker · context 1.9k/8.2k · memory 5.00 GB safe · cached 75% · 35 tokens/s · first in 210 ms"
     )
 
 
@@ -39,8 +39,8 @@ def test_what_matters_most_stays_longest() -> None:
 
 def test_short_memory_stays_as_long_as_the_model() -> None:
     """A warning is what one should see."""
-    short_of = Status(model="m", available_bytes=2**30, level="Critical", context_limit_tokens=10)
-    assert plain([status_row(short_of, 30)]) == "m · memory 1.0 GB critical"
+    short_of = Status(model="m", available_bytes=10**9, level="Critical", context_limit_tokens=10)
+    assert plain([status_row(short_of, 30)]) == "m · memory 1.00 GB critical"
 
 
 @given(st.integers(1, 120))

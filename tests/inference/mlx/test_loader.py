@@ -169,7 +169,7 @@ def test_half_precision_stays_where_float32_has_no_room(tmp_path: Path) -> None:
     make_tiny_model(tmp_path, "llama", dtype="bfloat16")
     needed = loaded(tmp_path).weight_bytes
     assert loaded(tmp_path, room_bytes=needed - 1).weight_bytes == needed // 2
-    with pytest.raises(LoadFailed, match=r"take 0\.0 GB and 0\.0 GB are free: close other programs"):
+    with pytest.raises(LoadFailed, match=r"take 0\.00 GB and 0\.00 GB are free: close other programs"):
         loaded(tmp_path, room_bytes=1000)
 
 

@@ -11,8 +11,7 @@ from pensieve.cli.chat.drawing.spans import Row, Span, row_cells
 from pensieve.cli.text import one_line
 from pensieve.devices.levels import Level
 from pensieve.generation import Usage
-
-GIB = 2**30
+from pensieve.models.sizes import gigabytes
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +82,7 @@ def _memory(status: Status) -> list[tuple[int, Span]]:
     style = {"Warning": "warning", "Critical": "bad", "Emergency": "bad"}.get(status.level, "dim")
     level = "" if status.level == "Unknown" else f" {status.level.lower()}"
     weight = 3 if style == "dim" else 1
-    return [(weight, Span(f"memory {status.available_bytes / GIB:.1f} GB{level}", style))]
+    return [(weight, Span(f"memory {gigabytes(status.available_bytes)}{level}", style))]
 
 
 def _joined(spans: list[Span]) -> Row:

@@ -19,8 +19,9 @@ from pensieve.config.settings import Settings
 from pensieve.devices.memory import MemoryReading, read_memory
 from pensieve.errors import BackendFailure, ContextOverflow, MemoryShort, Overloaded
 from pensieve.inference.backend import Embeddings
-from pensieve.inference.guard import MemoryGuard, gigabytes
+from pensieve.inference.guard import MemoryGuard
 from pensieve.models.gguf import open_container
+from pensieve.models.sizes import gigabytes
 from pensieve.models.spec import ModelSpec
 
 IDLE_SECONDS: Final = 2.0

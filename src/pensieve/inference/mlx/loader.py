@@ -20,6 +20,7 @@ from pensieve.inference.mlx import architectures
 from pensieve.inference.mlx.configuration import eos_ids, read_config, vocabulary_size
 from pensieve.inference.mlx.tokenizer import MlxTokenizer
 from pensieve.models.folders import CONFIG_NAME, TOKENIZER_NAME, read_folder, weight_files
+from pensieve.models.sizes import gigabytes
 from pensieve.models.spec import ModelSpec
 
 DEFAULT_CONTEXT_TOKENS: Final = 4096
@@ -107,7 +108,7 @@ def _fit(model: Any, name: str, room_bytes: int | None) -> None:
     """Turn to float32, which a CPU is quick with, where that fits; lazy. None: the room is not known."""
     needed_bytes = architectures.num_bytes(model)
     if room_bytes is not None and needed_bytes > room_bytes:
-        problem = f"its weights take {needed_bytes / 1e9:.1f} GB and {room_bytes / 1e9:.1f} GB are free"
+        problem = f"its weights take {gigabytes(needed_bytes)} and {gigabytes(room_bytes)} are free"
         raise LoadFailed(f"{problem}: close other programs, or use a smaller or quantized model", model=name)
     if room_bytes is None or architectures.num_bytes(model, is_float32=True) <= room_bytes:
         architectures.cast(model, mx.float32)

@@ -23,6 +23,8 @@ from mlx.nn.layers.quantized import QuantizedEmbedding, QuantizedLinear
 from mlx.utils import tree_flatten
 from mlx_lm.models.switch_layers import QuantizedSwitchLinear, SwitchLinear
 
+from pensieve.models.sizes import gigabytes
+
 WeightPolicy = Literal["quantized", "dual", "dense"]
 Device = Literal["metal", "cuda", "cpu"]
 Model = Any
@@ -85,21 +87,18 @@ def choose_policy(
 def _choose_on_cuda(quantized_bytes: int, dense_bytes: int, available_bytes: int) -> WeightDecision:
     reserve_bytes = max(RESERVE_BYTES, int(available_bytes * RESERVE_SHARE))
     both_bytes = quantized_bytes + dense_bytes
-    sizes = f"{_gib(both_bytes)} for both copies, {_gib(available_bytes)} free, {_gib(reserve_bytes)} kept for caches"
+    free, kept = gigabytes(available_bytes), gigabytes(reserve_bytes)
+    sizes = f"{gigabytes(both_bytes)} for both copies, {free} free, {kept} kept for caches"
     if both_bytes + reserve_bytes <= available_bytes:
         return WeightDecision("dual", f"prompts and batches are faster from a dense copy, and it fits: {sizes}")
     return WeightDecision("quantized", f"a dense copy does not fit: {sizes}")
 
 
 def _choose_on_cpu(dense_bytes: int, available_bytes: int) -> WeightDecision:
-    sizes = f"{_gib(dense_bytes)} dense, {_gib(available_bytes)} free"
+    sizes = f"{gigabytes(dense_bytes)} dense, {gigabytes(available_bytes)} free"
     if dense_bytes <= available_bytes * CPU_SHARE:
         return WeightDecision("dense", f"a CPU is a little faster from dense weights, and they are small: {sizes}")
     return WeightDecision("quantized", f"dense weights would take too much memory: {sizes}")
-
-
-def _gib(num_bytes: int) -> str:
-    return f"{num_bytes / 2**30:.1f} GiB"
 
 
 def weight_bytes(model: Model, dtype: mx.Dtype | None = None) -> tuple[int, int]:

@@ -30,7 +30,7 @@ from pensieve.inference.backend import CacheFigures, Embeddings, Limits
 from pensieve.inference.builds import learn_builds
 from pensieve.inference.context import context_tokens
 from pensieve.inference.fitting import why_not
-from pensieve.inference.guard import MemoryGuard, gigabytes
+from pensieve.inference.guard import MemoryGuard
 from pensieve.inference.supervision import MemoryStatus, State, WorkerStatus
 from pensieve.inference.worker import frames
 from pensieve.inference.worker import watch as watching
@@ -40,6 +40,7 @@ from pensieve.inference.worker.reloads import Reloads
 from pensieve.inference.worker.restarts import Restarts
 from pensieve.inference.worker.suspects import Suspects
 from pensieve.inference.worker.watch import BUSY_SECONDS, SLACK_BYTES, UNLOAD_SECONDS, Draining, Duties
+from pensieve.models.sizes import gigabytes
 from pensieve.models.spec import ModelSpec
 
 log = logging.getLogger(__name__)

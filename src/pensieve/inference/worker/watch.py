@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from pensieve.config.settings import Settings
 from pensieve.devices.levels import Measures
 from pensieve.devices.processes import read_process
-from pensieve.inference.guard import gigabytes
 from pensieve.inference.prediction import predict
 from pensieve.inference.worker.process import WorkerProcess
+from pensieve.models.sizes import gigabytes
 from pensieve.models.spec import ModelSpec
 
 UNLOAD_SECONDS = 2.0 if sys.platform == "darwin" else 0.0

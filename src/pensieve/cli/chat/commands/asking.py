@@ -15,6 +15,7 @@ from pensieve.cli.chat.screen import Table
 from pensieve.conversation.choices import MOST_TOKENS, PARAMETERS, Choices
 from pensieve.errors import InvalidRequest, UsageError
 from pensieve.generation import Thinking
+from pensieve.models.sizes import in_words
 from pensieve.prompts.preset_files import split
 from pensieve.prompts.presets import BUILT_IN, Preset
 from pensieve.sampling.params import DEFAULTS, RANGES, SamplingParams, validate
@@ -67,7 +68,7 @@ def models(desk: Desk, argument: str) -> Outcome:
             "*" if spec.name == here else "",
             spec.name,
             spec.format,
-            f"{spec.weight_bytes / 1e9:.2f} GB",
+            in_words(spec.weight_bytes),
             spec.quantization,
         )
         for spec in desk.registry.all()

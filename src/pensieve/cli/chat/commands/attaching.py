@@ -12,9 +12,10 @@ from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import count_of, files, needed, path_of
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
-from pensieve.cli.saving import is_there, read_plain, size_of
+from pensieve.cli.saving import is_there, read_plain
 from pensieve.errors import UsageError
 from pensieve.messages import DocumentPart, ImagePart, Message, Part
+from pensieve.models.sizes import in_words
 
 MAX_FILES = 200
 MAX_FILE_BYTES = 8 * 2**20
@@ -51,13 +52,13 @@ def attach(desk: Desk, argument: str) -> Outcome:
     found = [_read(path) for path in _matches(argument)]
     num_tokens = _count(desk, found)
     if len(found) > 1:
-        desk.screen.show(Table(tuple((str(file.path), size_of(file.num_bytes)) for file in found)))
+        desk.screen.show(Table(tuple((str(file.path), in_words(file.num_bytes)) for file in found)))
     too_large = _too_large(desk, found, num_tokens)
     if too_large and not desk.screen.confirm(f"{too_large}. Attach it?"):
         desk.say(f"nothing was attached: {too_large}")
         return None
     desk.session.attachments += tuple(file.part for file in found)
-    size = size_of(sum(file.num_bytes for file in found))
+    size = in_words(sum(file.num_bytes for file in found))
     desk.say(f"attached {_named(found)}: {size}, {count_of(num_tokens, 'token')}; your next message takes it along")
     return None
 
@@ -73,7 +74,7 @@ def image(desk: Desk, argument: str) -> Outcome:
     if not media_type:
         raise UsageError(f"{path} is not an image that can be shown: PNG, JPEG, GIF or WebP")
     desk.session.attachments += (ImagePart(media_type, content),)
-    desk.say(f"attached {path.name}: {size_of(len(content))}; your next message takes it along")
+    desk.say(f"attached {path.name}: {in_words(len(content))}; your next message takes it along")
     return None
 
 

@@ -10,13 +10,14 @@ from pensieve.cli.chat.commands.asking import tell_choices
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import among, count_of, files, needed, path_of
 from pensieve.cli.chat.desk import Desk
-from pensieve.cli.saving import is_there, read_plain, size_of
+from pensieve.cli.saving import is_there, read_plain
 from pensieve.cli.saving import save as save_file
 from pensieve.conversation.conversation import Conversation
 from pensieve.conversation.export import FORMS, export
 from pensieve.conversation.importing import read_conversations
 from pensieve.conversation.sameness import Taken
 from pensieve.errors import UsageError
+from pensieve.models.sizes import in_words
 
 EXPORT_USAGE = f"/export FORM FILE, where FORM is {', '.join(FORMS)}; /export FILE goes by the file's ending"
 MAX_LOADED_BYTES = 256 * 2**20
@@ -100,7 +101,7 @@ def _write(desk: Desk, path: Path, content: bytes) -> None:
         desk.say(f"nothing was written: {path} is there already")
         return
     save_file(path, content, is_replacing=is_replacing)
-    desk.say(f"wrote {path} ({size_of(len(content))})")
+    desk.say(f"wrote {path} ({in_words(len(content))})")
 
 
 def complete_saved(desk: Desk, typed: str) -> list[Candidate]:

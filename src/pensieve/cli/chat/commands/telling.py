@@ -18,6 +18,7 @@ from pensieve.conversation.conversation import Turn
 from pensieve.devices.cuda import read_devices
 from pensieve.errors import UsageError
 from pensieve.inference.backend import Limits
+from pensieve.models.sizes import in_words
 
 KEYS = (
     ("Alt+Enter", "begin a line; Enter sends"),
@@ -139,7 +140,7 @@ def stats(desk: Desk, argument: str) -> Outcome:
         ("of them cached", f"{cached:,}", f"{everything.cached_tokens:,}"),
         ("answer tokens", f"{sum(t.usage.completion_tokens for t in turns):,}", f"{everything.completion_tokens:,}"),
         ("tokens a second", _rate(turns), ""),
-        ("size on disk", "", f"{everything.size_bytes / 1e6:.1f} MB"),
+        ("size on disk", "", in_words(everything.size_bytes)),
     ]
     desk.screen.show(Table(tuple(rows), ("", "HERE", "ALL")))
     return None
