@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from bad_bodies import MESSAGES, bad_bodies, chat_bodies, plain_bodies, responses_bodies
+from pensieve.server import openapi_batches
 from pensieve.server.openapi import describe
-from served import serve
+from served import serve, url_of
 
 SCRIPT = Path(__file__).parent / "script.toml"
 ROUTES = {
@@ -32,6 +33,7 @@ ROUTES = {
 }
 """Where bodies go, and what they are before they are spoilt."""
 DESCRIBED_ROUTES = [path for path in ROUTES if "?" not in path]
+BATCH_OPERATIONS = [(route.path, route.method) for route in openapi_batches.ROUTES]
 STREAM_ENDS = (b"event: message_stop", b"event: error", b"data: [DONE]", b'data: {"error"', b"event: response.")
 """One of them is in every stream."""
 SPOILT_CASES, DESCRIBED_CASES = 250, 50
@@ -70,7 +72,7 @@ def error_schema(name: str) -> Any:
 
 def check_answer(response: httpx.Response) -> None:
     """Well-formed, and never the server's own fault."""
-    assert response.status_code in {200, 400, 404, 413}, response.text
+    assert response.status_code in {200, 400, 404, 405, 413}, response.text
     if response.headers["content-type"].startswith("text/event-stream"):
         assert any(end in response.content for end in STREAM_ENDS)
         assert b"api_error" not in response.content
@@ -143,6 +145,26 @@ def test_spoilt_requests_are_answered(http: httpx.Client) -> None:
 def test_described_requests_are_answered(http: httpx.Client) -> None:
     """Whether they fit our description or not."""
     described_requests_are_answered(http, DESCRIBED_CASES)
+
+
+def test_described_batch_requests_are_answered(tmp_path: Path) -> None:
+    """By every operation, on a server of their own: the batches that are made are worked off meanwhile."""
+    schema = schemathesis.openapi.from_dict(describe("test"))
+    operations = [schema[path][method.upper()] for path, method in BATCH_OPERATIONS]
+    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+    cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for operation in operations for mode in modes))
+
+    def send(case: Any) -> httpx.Response:
+        content = json.dumps(case.body, default=repr).encode() if case.method == "POST" else b""
+        query = {name: str(value) for name, value in (case.query or {}).items()}
+        return client.request(case.method, case.formatted_path, params=query, content=content)
+
+    with (
+        serve(tmp_path, "--script", str(SCRIPT), secret="toolu_") as process,
+        httpx.Client(base_url=url_of(process), trust_env=False, timeout=ANSWER_SECONDS) as client,
+    ):
+        assert fuzz(DESCRIBED_CASES, cases, send) > 0
+        assert client.get("/health").json()["status"] == "healthy"
 
 
 @pytest.mark.stress

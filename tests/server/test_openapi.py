@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -13,7 +14,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from bad_bodies import bad_bodies
-from live_server import Live, body
+from live_server import Live, body, serving
 from pensieve.errors import InvalidRequest
 from pensieve.generation import GenerationRequest
 from pensieve.messages import Json
@@ -30,13 +31,14 @@ def validator(name: str) -> Any:
     return jsonschema.Draft202012Validator(schema)
 
 
-async def test_every_route_is_described(live: Live) -> None:
-    """With its methods, and nothing else is."""
-    app = live.server.config.app
+async def test_every_route_is_described(tmp_path: Path) -> None:
+    """With its methods, and nothing else is; those of batches too."""
+    async with serving(batches=tmp_path / "batches.db") as live:
+        app = live.server.config.app
+        description = (await live.client.get("/openapi.json")).json()
     assert isinstance(app, Starlette)
     served = [route for route in app.routes if isinstance(route, Route)]
     routes = {route.path.replace(":path", ""): (route.methods or set()) - {"HEAD"} for route in served}
-    description = (await live.client.get("/openapi.json")).json()
     described = {path: {method.upper() for method in methods} for path, methods in description["paths"].items()}
     assert described == routes
     assert description["info"]["version"] == "1.2.3"
@@ -91,3 +93,17 @@ async def test_answers_fit_the_description(live: Live) -> None:
     validator("Error").validate((await live.ask(temperature="hot")).json())
     validator("ModelPage").validate((await live.client.get("/v1/models", headers={"anthropic-version": "1"})).json())
     validator("Health").validate((await live.client.get("/health")).json())
+
+
+async def test_what_is_told_of_batches_fits_the_description(tmp_path: Path) -> None:
+    """Made, listed, asked for, cancelled, refused; and a request that the decoder takes."""
+    wanted = {"requests": [{"custom_id": "a", "params": body()}]}
+    validator("BatchRequest").validate(wanted)
+    assert not validator("BatchRequest").is_valid({"requests": [{"custom_id": "a b", "params": body()}]})
+    async with serving(batches=tmp_path / "batches.db") as live:
+        made = (await live.client.post("/v1/messages/batches", json=wanted)).json()
+        at = f"/v1/messages/batches/{made['id']}"
+        for told in (made, (await live.client.get(at)).json(), (await live.client.post(f"{at}/cancel")).json()):
+            validator("Batch").validate(told)
+        validator("BatchPage").validate((await live.client.get("/v1/messages/batches")).json())
+        validator("Error").validate((await live.client.get("/v1/messages/batches/none")).json())

@@ -8,7 +8,7 @@ import msgspec
 
 from pensieve.messages import Json
 from pensieve.sampling.params import RANGES
-from pensieve.server import openapi_openai
+from pensieve.server import openapi_batches, openapi_openai
 from pensieve.wire.anthropic.answers import AnswerBody
 from pensieve.wire.anthropic.foreign import FOREIGN, RESULT_CONTENT, SPOKEN, TOOL_CHANGES
 from pensieve.wire.anthropic.requests import RequestBody
@@ -46,7 +46,7 @@ def describe(version: str) -> dict[str, Json]:
         "security": [{}, {"key": []}, {"bearer": []}],
         "paths": _paths(),
         "components": {
-            "schemas": _bounded(schemas) | _answers() | openapi_openai.schemas(),
+            "schemas": _bounded(schemas) | _answers() | openapi_openai.schemas() | openapi_batches.schemas(),
             "securitySchemes": {
                 "key": {"type": "apiKey", "in": "header", "name": "x-api-key"},
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -73,6 +73,7 @@ def _paths() -> dict[str, Json]:
     )
     return {
         **{path: {"post": _openai(route)} for path, route in openapi_openai.ROUTES.items()},
+        **_batches(),
         "/v1/messages": {"post": messages},
         "/v1/messages/count_tokens": {"post": count},
         "/v1/models": {"get": listed},
@@ -85,6 +86,16 @@ def _paths() -> dict[str, Json]:
         "/api/hello": {"get": _operation("helloAgain", "That somebody is there", hello)},
         "/openapi.json": {"get": _operation("describe", "This description", {"type": "object"})},
     }
+
+
+def _batches() -> dict[str, Json]:
+    paths: dict[str, Any] = {}
+    for route in openapi_batches.ROUTES:
+        operation = _operation(route.operation, route.summary, _ref(route.answer), route.body)
+        if not route.answer:
+            operation["responses"]["200"]["content"] = {openapi_batches.LINES: {"schema": {"type": "string"}}}
+        paths.setdefault(route.path, {})[route.method] = operation | {"parameters": list(route.parameters)}
+    return paths
 
 
 def _openai(route: openapi_openai.Route) -> dict[str, Any]:
