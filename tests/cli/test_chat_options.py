@@ -93,6 +93,7 @@ def test_a_chat_without_its_file_goes_on_and_says_so(served_home: Path) -> None:
         (("--continue",), 2, "there is no conversation to go on with"),
         (("--continue", "--resume", "1"), 2, "use one of them"),
         (("--resume", "99"), 1, "99"),
+        (("--no-save", "--resume"), 2, "say --resume with a number"),
         (("--resume", "abc", "--print", "x"), 2, "'abc' is not a number"),
         (("--preset", "coder", "--system", "x"), 2, "use one of them"),
         (("--preset", "cder"), 2, "did you mean coder?"),
@@ -130,6 +131,38 @@ def test_a_preset_speaks_first(served_home: Path, printed: Printed) -> None:
     assert printed("--continue", "--system", "Be kind.", "second")[0] == 0
     with ConversationStore(served_home / "data" / "conversations.db") as store:
         assert store.open(1).system == "Be kind."
+
+
+def written(home: Path) -> bytes:
+    """Everything that is in a home's files."""
+    return b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+
+def test_nothing_of_a_private_chat_is_kept(served_home: Path, printed: Printed) -> None:
+    """Neither by a script nor by a chat; what is saved is."""
+    assert printed("--no-save", "the capital?") == (0, "The capital of France is Paris.\n", "")
+    lines = "the capital?\n/list\n/open 7\n/info\n/new\n/search capital\n"
+    status, answers, notes = said("chat", "--private", typed=lines)
+    assert (status, answers) == (1, "The capital of France is Paris.\n")
+    assert "conversation 7 is not here" in notes
+    assert notes.count("this chat is private") == 2
+    assert "the old one is here until you leave, /open 1 goes back to it" in notes
+    assert not list(served_home.rglob("conversations.db*"))
+    assert b"capital?" not in written(served_home)
+    assert "wrote kept.json" in said("chat", "--no-save", typed="the capital?\n/save kept\n")[2]
+    assert b"capital?" in (served_home / "kept.json").read_bytes()
+
+
+def test_a_private_chat_goes_on_with_a_copy(served_home: Path, printed: Printed) -> None:
+    """What is kept stays as it is."""
+    assert printed("--no-save", "--continue", "second")[0] == 2
+    assert printed("the capital?")[0] == 0
+    assert printed("--no-save", "--continue", "second") == (0, "It went on.\n", "")
+    notes = said("chat", "--private", "--resume", "1", typed="second\n/history\n")[2]
+    assert "going on with a copy that is not kept: the capital? (1 turn)" in notes
+    assert "> second" in notes
+    with ConversationStore(served_home / "data" / "conversations.db") as store:
+        assert [each.num_turns for each in store.list()] == [1]
 
 
 def test_the_command_line_wins_over_what_a_conversation_chose(served_home: Path, printed: Printed) -> None:

@@ -185,3 +185,17 @@ def test_a_dumb_terminal_gets_plain_text(window: Open) -> None:
     chat.type("/exit\r")
     assert chat.end() == 0
     assert b"\x1b" not in chat.raw
+
+
+def test_a_private_chat_says_so_and_keeps_no_line(window: Open, served_home: Path) -> None:
+    """Where it begins and below the prompt; what was typed is found with the arrow while it lasts."""
+    chat = window("chat", "--no-save", columns=120)
+    chat.expect("Private: nothing of this chat is kept.")
+    ask(chat, "the capital?", "is Paris.")
+    chat.expect("scripted · private")
+    chat.type("\x1b[A")
+    chat.expect("> the capital?", times=2)
+    chat.type(CTRL_C + CTRL_D)
+    assert chat.end() == 0
+    assert not (served_home / "state" / "input-history.jsonl").exists()
+    assert not list(served_home.rglob("conversations.db*"))

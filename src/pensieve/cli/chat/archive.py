@@ -28,8 +28,10 @@ Result = TypeVar("Result")
 class Archive:
     """Calls on one store, one after the other; the file is opened with the first."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_private: bool = False) -> None:
         self.path = path
+        self.is_private = is_private
+        """Whether nothing reaches the file: what is said is in memory alone, and ends with the program."""
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="pensieve-store")
         self._store: ConversationStore | None = None
         self.problem: PensieveError | None = None
@@ -47,14 +49,22 @@ class Archive:
         """What the call gives back; raises what the store raises. A caller that leaves does not stop the call."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: call(self._opened()))
 
+    async def kept(self, call: Callable[[ConversationStore], Result]) -> Result:
+        """What the call gives back of the file itself, for a private archive that otherwise leaves it alone."""
+        return await asyncio.to_thread(self._of_file, call)
+
     async def aclose(self) -> None:
         """Close the file, after everything that was asked for is done; safe to call twice."""
         await asyncio.to_thread(self._close)
 
     def _opened(self) -> ConversationStore:
         if self._store is None:
-            self._store = ConversationStore(self.path)
+            self._store = ConversationStore(MEMORY if self.is_private else self.path)
         return self._store
+
+    def _of_file(self, call: Callable[[ConversationStore], Result]) -> Result:
+        with ConversationStore(self.path if self.path.exists() else MEMORY) as store:
+            return call(store)
 
     def _close(self) -> None:
         self._thread.shutdown()

@@ -73,13 +73,14 @@ def _pull(model: str) -> None:
 
 def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options, question: str) -> int:
     recipe = Recipe.of(loaded.settings.generation, place.model)
-    source, archive = source_at(place, loaded), Archive(loaded.folders.conversations)
+    source = source_at(place, _unwritten(loaded) if asked.is_private else loaded)
+    archive = Archive(loaded.folders.conversations, is_private=asked.is_private)
     try:
         opening = loop.start(archive.open())
         session = ChatSession(loop.run(source.open()), recipe, archive, given=recipe.chosen(asked.given))
         meter = Meter(source, session)
         views = Views(lambda line: TABLE.complete(desk, line), lambda: meter.status, lambda: meter.loading)
-        terminal = open_terminal(views, loaded.folders.state, is_printed=asked.is_printed)
+        terminal = open_terminal(views, loaded.folders.state, is_printed=asked.is_printed, is_private=asked.is_private)
         desk = Desk(session, source, terminal.screen, loop, loaded.settings, loaded.folders)
         desk.is_verbose, desk.is_whole = asked.is_verbose, asked.is_whole
         opening.result()
@@ -93,6 +94,13 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
     finally:
         loop.run(source.aclose())
         loop.run(archive.aclose())
+
+
+def _unwritten(loaded: LoadedSettings) -> LoadedSettings:
+    """The settings, but with no cache on the disk: what is said would be in it."""
+    settings = loaded.settings
+    unwritten = msgspec.structs.replace(settings.mlx, disk_cache_mib=0)
+    return msgspec.structs.replace(loaded, settings=msgspec.structs.replace(settings, mlx=unwritten))
 
 
 def source_at(place: Place, loaded: LoadedSettings) -> Source:
@@ -128,6 +136,8 @@ def _resume(desk: Desk, asked: Options) -> Conversation | None:
     wanted = _wanted(desk, asked)
     if wanted is None:
         return None
+    if asked.is_private:
+        wanted = _copy(desk, wanted)
     opened = desk.loop.run(desk.session.open(wanted))
     system = desk.session.base.system
     if system and ("system" in asked.given or not desk.session.recipe.system):
@@ -135,9 +145,17 @@ def _resume(desk: Desk, asked: Options) -> Conversation | None:
     return opened
 
 
+def _copy(desk: Desk, wanted: int) -> int:
+    archive = desk.session.archive
+    kept = desk.loop.run(archive.kept(lambda store: store.open(wanted)))
+    return desk.loop.run(archive.do(lambda store: store.add(kept))).id
+
+
 def _wanted(desk: Desk, asked: Options) -> int | None:
     if asked.is_continued:
-        latest = desk.loop.run(desk.session.archive.do(lambda store: store.latest()))
+        archive = desk.session.archive
+        look = archive.kept if asked.is_private else archive.do
+        latest = desk.loop.run(look(lambda store: store.latest()))
         if latest is None:
             raise UsageError("there is no conversation to go on with: `pensieve chat` begins one")
         return latest
@@ -160,6 +178,8 @@ def _greet(desk: Desk, meter: Meter) -> None:
     place = desk.source.place
     meter.load(desk.loop.start(_load(desk, meter)))
     desk.say(f"{place.model}, {place.description}. /help shows the commands, Ctrl-D leaves.")
+    if desk.session.archive.is_private:
+        desk.say("Private: nothing of this chat is kept. /save and /export write it to a file if you want it.")
 
 
 async def _load(desk: Desk, meter: Meter) -> None:

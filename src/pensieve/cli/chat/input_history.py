@@ -23,8 +23,10 @@ MAX_FILE_BYTES = 4 * 2**20
 class InputHistory:
     """The file; a file that cannot be used is as good as none."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, is_kept: bool = True) -> None:
+        """`is_kept`: whether what is typed now is added to it."""
         self._path = path
+        self._is_kept = is_kept
         self._last = ""
 
     def load(self) -> list[str]:
@@ -35,6 +37,8 @@ class InputHistory:
 
     def add(self, text: str) -> None:
         """Keep a text; one that was typed twice in a row is kept once."""
+        if not self._is_kept:
+            return
         line = msgspec.json.encode(text.encode(errors="replace").decode()) + b"\n"
         if not text.strip() or text == self._last or len(line) > MAX_ENTRY_BYTES:
             return

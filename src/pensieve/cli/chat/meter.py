@@ -84,6 +84,7 @@ class Meter:
         return Status(
             model=place.model,
             place=place.description,
+            is_private=self._session.archive.is_private,
             phase=self.loading,
             problem=self._problem(),
             context_tokens=usage.prompt_tokens + usage.completion_tokens if usage is not None else None,

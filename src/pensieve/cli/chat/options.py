@@ -36,6 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     is_verbose: bool = False
     connect: str | None = None
     is_printed: bool = False
+    is_private: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what contradicts itself."""
@@ -43,6 +44,11 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
             raise UsageError("--continue goes on with the last conversation, --resume with another: use one of them")
         if self.preset is not None and "system" in self.given:
             raise UsageError("--preset and --system both say what the model is told first: use one of them")
+        if self.is_private and self.resume == CHOOSE:
+            raise UsageError(
+                "--no-save shows nothing of what is kept: say --resume with a number (`pensieve history list`), "
+                "or --continue"
+            )
         if self.is_printed and self.resume == CHOOSE:
             raise UsageError("--print asks nothing: say --resume with a number, or --continue")
 
@@ -70,6 +76,9 @@ _OPTIONS = (
     ),
     click.option("--connect", metavar="URL", help="Let the server at this address answer."),
     click.option("--print", "is_printed", is_flag=True, help="Answer one question on standard output, and end."),
+    click.option(
+        "--no-save", "--private", "is_private", is_flag=True, help="Keep nothing of this chat; /save still writes it."
+    ),
     click.option("--no-streaming", "is_whole", is_flag=True, help="Show each answer when it is complete."),
     click.option("--verbose", "is_verbose", is_flag=True, help="Show figures behind each answer."),
 )

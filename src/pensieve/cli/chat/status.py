@@ -18,6 +18,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What is known now; None where nothing is."""
 
     model: str = ""
+    is_private: bool = False
+    """Whether nothing of the chat is kept."""
     place: str = ""
     """`own worker`, or the address of the server that answers."""
     phase: str = ""
@@ -51,6 +53,8 @@ def _pieces(status: Status) -> list[tuple[int, Span]]:
     told: list[tuple[int, Span]] = [(1, Span(one_line(status.model), "model"))]
     if status.problem:
         told.append((1, Span(one_line(status.problem), "bad")))
+    if status.is_private:
+        told.append((1, Span("private", "warning")))
     if status.phase:
         told.append((1, Span(one_line(status.phase), "warning")))
     if status.place:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from pensieve.cli.chat.input_history import InputHistory
 from pensieve.cli.chat.keyboard import PROMPT, Keyboard, LineKeyboard
 from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.chat.screen import Screen
@@ -37,11 +38,14 @@ class Views(NamedTuple):
     loading: Callable[[], str]
 
 
-def open_terminal(views: Views, state_folder: Path, *, is_printed: bool = False) -> Terminal:
-    """The best that standard input and output allow; `is_printed`: one answer is wanted, and no talk."""
+def open_terminal(views: Views, state_folder: Path, *, is_printed: bool = False, is_private: bool = False) -> Terminal:
+    """The best that standard input and output allow.
+
+    `is_printed`: one answer is wanted, and no talk; `is_private`: what is typed is not kept for later chats.
+    """
     is_typed, is_seen = _is_typed() and not is_printed, sys.stdout.isatty()
     if is_typed and is_seen and os.environ.get("TERM", "dumb") != "dumb":
-        return _full(views, state_folder)
+        return _full(views, InputHistory(state_folder / HISTORY_FILE, is_kept=not is_private))
     if is_typed:
         with suppress(ImportError):  # not every Python has it
             import readline  # noqa: F401, PLC0415 - gives input() its line editing
@@ -58,11 +62,10 @@ def _is_typed() -> bool:
     return sys.stdin.isatty()
 
 
-def _full(views: Views, state_folder: Path) -> Terminal:
+def _full(views: Views, history: InputHistory) -> Terminal:
     # Slow to import, and nothing for a pipe.
     from pensieve.cli.chat.drawing.theme import THEMES  # noqa: PLC0415
     from pensieve.cli.chat.editor import EditorKeyboard  # noqa: PLC0415
-    from pensieve.cli.chat.input_history import InputHistory  # noqa: PLC0415
     from pensieve.cli.chat.live import LiveScreen  # noqa: PLC0415
     from pensieve.cli.chat.status import status_row  # noqa: PLC0415
 
@@ -72,7 +75,7 @@ def _full(views: Views, state_folder: Path) -> Terminal:
     keyboard = EditorKeyboard(
         views.candidates,
         lambda columns: status_row(views.status(), columns),
-        InputHistory(state_folder / HISTORY_FILE),
+        history,
         has_colour=has_colour,
         unfold=screen.unfold,
     )

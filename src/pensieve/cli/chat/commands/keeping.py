@@ -10,9 +10,13 @@ from pensieve.cli.chat.commands.words import ago, count_of, needed, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
 from pensieve.conversation.conversation import Conversation
-from pensieve.errors import UsageError
+from pensieve.errors import ConversationNotFound, UsageError
 
 LISTED = 20
+PRIVATE = (
+    "this chat is private and shows nothing of what is kept elsewhere: `pensieve history` does, and "
+    "`pensieve --no-save --resume ID` goes on with a copy"
+)
 SNIPPET_CHARACTERS = 100
 
 
@@ -21,7 +25,8 @@ def show_list(desk: Desk, argument: str) -> Outcome:
     limit = number(argument, "/list 50 shows fifty", LISTED)
     found = desk.loop.run(desk.session.archive.do(lambda store: store.list(max(1, limit))))
     if not found:
-        raise UsageError("no conversation is kept yet: say something first")
+        private = f"; {PRIVATE}" if desk.session.archive.is_private else ""
+        raise UsageError(f"no conversation is kept yet: say something first{private}")
     here, now = desk.session.conversation, datetime.now(UTC)
     rows = tuple(
         (
@@ -40,13 +45,20 @@ def show_list(desk: Desk, argument: str) -> Outcome:
 def open_conversation(desk: Desk, argument: str) -> Outcome:
     """Go on with a kept conversation."""
     wanted = number(argument, "/list shows the conversations, /open 12 goes on with number 12")
-    show_opened(desk, desk.loop.run(desk.session.open(wanted)))
+    try:
+        opened = desk.loop.run(desk.session.open(wanted))
+    except ConversationNotFound as error:
+        if desk.session.archive.is_private:
+            raise UsageError(f"{error}; {PRIVATE}") from error
+        raise
+    show_opened(desk, opened)
     return None
 
 
 def show_opened(desk: Desk, conversation: Conversation) -> None:
     """Say what is gone on with, and show the last of it."""
-    desk.say(f"going on with {conversation.id}: {conversation.title} ({count_of(len(desk.session.turns), 'turn')})")
+    what = "a copy that is not kept" if desk.session.archive.is_private else str(conversation.id)
+    desk.say(f"going on with {what}: {conversation.title} ({count_of(len(desk.session.turns), 'turn')})")
     if conversation.model not in ("", desk.session.recipe.model):
         desk.say(f"({conversation.model} answered there, {desk.session.recipe.model} does now; /model changes that)")
     tell_choices(desk)
@@ -86,7 +98,8 @@ def search(desk: Desk, argument: str) -> Outcome:
     words = needed(argument, "/search WORDS looks for turns with all of them")
     hits = desk.loop.run(desk.session.archive.do(lambda store: store.search(words, LISTED)))
     if not hits:
-        raise UsageError("nothing was found: fewer or other words may help")
+        private = f"; {PRIVATE}" if desk.session.archive.is_private else ""
+        raise UsageError(f"nothing was found: fewer or other words may help{private}")
     now = datetime.now(UTC)
     rows = tuple((str(hit.conversation), ago(hit.created, now), hit.title, _cut(hit.text)) for hit in hits)
     desk.screen.show(Table(rows, ("ID", "SAID", "TITLE", "WORDS")))

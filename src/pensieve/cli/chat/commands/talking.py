@@ -32,7 +32,12 @@ def _begin_anew(desk: Desk, argument: str, *, is_cleared: bool) -> None:
     desk.session.new()
     if is_cleared:
         desk.screen.clear()
-    kept = f"; the old one is kept, /open {old.id} goes back to it" if old is not None and old.turns else ""
+    is_private = desk.session.archive.is_private
+    kept = (
+        f"; the old one is {'here until you leave' if is_private else 'kept'}, /open {old.id} goes back to it"
+        if old is not None and old.turns
+        else ""
+    )
     desk.say(f"a new conversation{kept}")
 
 

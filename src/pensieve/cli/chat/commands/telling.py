@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 
 import msgspec
 
+from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.table import Candidate, Command, Leave, Outcome, Unknown
 from pensieve.cli.chat.commands.table import Table as Commands
 from pensieve.cli.chat.commands.words import among, count_of
@@ -96,10 +97,16 @@ def info(desk: Desk, argument: str) -> Outcome:
         ("waiting", count_of(len(session.waiting), "question") if session.waiting else ""),
         ("preset", desk.session.choices.preset),
         ("told first", " ".join(session.recipe.system.split())[:200]),
-        ("kept in", str(session.archive.path) if session.archive.problem is None else "nothing: it ends with the chat"),
+        ("kept in", _kept_in(session.archive)),
     ]
     desk.screen.show(Table(tuple(row for row in rows if row[1])))
     return None
+
+
+def _kept_in(archive: Archive) -> str:
+    if archive.is_private:
+        return "nothing: this chat is private; /save and /export write it to a file"
+    return str(archive.path) if archive.problem is None else "nothing: it ends with the chat"
 
 
 def _context(turns: Sequence[Turn], limits: Limits) -> str:
