@@ -50,6 +50,7 @@ class Window:
         # The shell leads a new session, so the first terminal it opens becomes the one that Ctrl-C comes from.
         command = ["sh", "-c", 'exec "$@" <"$0" >"$0" 2>"$0"', os.ttyname(theirs), *program, *words]
         variables = os.environ | {"TERM": "xterm-256color"} | (environ or {})
+        self._has_status = variables["TERM"] != "dumb"
         self.process = subprocess.Popen(command, start_new_session=True, env=variables)
         self.terminal = theirs
         """Stays open, so that what was drawn last can be read after the command's end."""
@@ -76,9 +77,27 @@ class Window:
     @property
     def transcript(self) -> str:
         """All that was drawn and stays, with what has left the screen at its top."""
+        return "\n".join([*self._gone, *(line.rstrip() for line in self.screen.display)]).rstrip()
+
+    @property
+    def before_cursor(self) -> str:
+        """The transcript up to the cursor."""
+        return "\n".join([*self._gone, *self._shown_before_cursor])
+
+    def forget(self) -> None:
+        """Let the transcript begin with what can be seen now."""
+        self.screen.history.top.clear()
+
+    @property
+    def _shown_before_cursor(self) -> list[str]:
+        cursor = self.screen.cursor
+        *lines, last = self.screen.display[: cursor.y + 1]
+        return [*(line.rstrip() for line in lines), last[: cursor.x].rstrip()]
+
+    @property
+    def _gone(self) -> list[str]:
         columns = range(self.screen.columns)
-        gone = ["".join(line[column].data for column in columns).rstrip() for line in self.screen.history.top]
-        return "\n".join([*gone, *(line.rstrip() for line in self.screen.display)]).rstrip()
+        return ["".join(line[column].data for column in columns).rstrip() for line in self.screen.history.top]
 
     def expect(self, text: str, times: int = 1) -> str:
         """Wait until the transcript has the text, so often; gives the transcript."""
@@ -86,9 +105,19 @@ class Window:
         return self.transcript
 
     def expect_prompt(self) -> str:
-        """Wait until the cursor stands behind an empty prompt; gives the transcript."""
+        """Wait until the cursor stands behind an empty prompt, and the line below it is there; gives the transcript."""
         self._wait(self._is_at_prompt, "a prompt")
         return self.transcript
+
+    def expect_before_cursor(self, letters: str) -> None:
+        """Wait until these letters stand before the cursor, whatever blanks and ends of lines are between them."""
+        self._wait(lambda: "".join("".join(self._shown_before_cursor).split()).endswith(letters), letters)
+
+    def expect_empty_line(self) -> None:
+        """Wait until the cursor stands where a simple terminal reads another line of a text."""
+        self._wait(
+            lambda: self.screen.cursor.x == 2 and not self.screen.display[self.screen.cursor.y].strip(), "a line"
+        )
 
     def _wait(self, has_come: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -121,7 +150,8 @@ class Window:
 
     def _is_at_prompt(self) -> bool:
         cursor = self.screen.cursor
-        return cursor.x == 2 and self.screen.display[cursor.y].rstrip() == ">"
+        is_empty = cursor.x == 2 and self.screen.display[cursor.y].rstrip() == ">"
+        return is_empty and (any(map(str.strip, self.screen.display[cursor.y + 1 :])) or not self._has_status)
 
     def _tell_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

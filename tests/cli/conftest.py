@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pty
 import select
@@ -14,19 +13,10 @@ from typing import Any
 
 import pytest
 
+from scripted_server import answering, put_run_file, saying, serving
 from window import Window
 
 COMMAND = (sys.executable, "-m", "pensieve")
-
-
-def answering(contains: str, *steps: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A turn of the script for questions with these words."""
-    return {"contains": contains, "steps": steps, **more}
-
-
-def saying(text: str) -> dict[str, Any]:
-    """A step of text."""
-    return {"type": "text", "text": text}
 
 
 SCRIPT = {
@@ -61,26 +51,14 @@ SCRIPT = {
 @pytest.fixture(scope="session")
 def server_run_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[bytes]:
     """The content of the run file of a scripted server."""
-    home = tmp_path_factory.mktemp("server")
-    script = home / "script.json"
-    script.write_text(json.dumps(SCRIPT))
-    environ = os.environ | {"PENSIEVE_HOME": str(home)}
-    command = [*COMMAND, "serve", "--script", str(script), "--port", "0"]
-    with subprocess.Popen(command, env=environ, cwd=home, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as server:
-        assert server.stdout is not None
-        assert server.stdout.readline(), "the server did not start"
-        yield (home / "state" / "server.json").read_bytes()
-        server.terminate()
+    with serving(SCRIPT, tmp_path_factory.mktemp("server")) as run_file:
+        yield run_file
 
 
 @pytest.fixture
 def served_home(pensieve_home: Path, server_run_file: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home in which the scripted server runs and is the model of choice."""
-    state = pensieve_home / "state"
-    state.mkdir(mode=0o700)
-    run_file = state / "server.json"
-    run_file.touch(mode=0o600)
-    run_file.write_bytes(server_run_file)
+    put_run_file(pensieve_home, server_run_file)
     monkeypatch.setenv("PENSIEVE_MODEL", "scripted")
     return pensieve_home
 

@@ -33,7 +33,17 @@ from pensieve.generation import (
 )
 from pensieve.inference.backend import Limits
 from pensieve.inference.script import Call, Delay, Fail, Progress, Say, Script, Step, Think, Turn, load_script
-from pensieve.messages import ImagePart, Json, Message, Part, TextPart, ThinkingPart, ToolCallPart, ToolResultPart
+from pensieve.messages import (
+    DocumentPart,
+    ImagePart,
+    Json,
+    Message,
+    Part,
+    TextPart,
+    ThinkingPart,
+    ToolCallPart,
+    ToolResultPart,
+)
 
 __all__ = ["Script", "ScriptedBackend", "load_script", "prompt_words"]
 
@@ -66,6 +76,8 @@ def _texts(parts: Iterable[Part]) -> Iterator[str]:
                 yield f"{name} {_json(arguments)}"
             case ToolResultPart(_, inner):
                 yield from _texts(inner)
+            case DocumentPart("text/plain", data):
+                yield data.decode(errors="replace")
             case _:
                 pass
 

@@ -17,6 +17,7 @@ from pensieve.errors import (
     PensieveError,
     RequestTooLarge,
     Unauthorized,
+    WorkerCrashed,
 )
 
 _OVERFLOW = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
@@ -24,6 +25,7 @@ _PATH_AND_PROBLEM = re.compile(r"([a-z_]+(?:\.[a-z0-9_*]+)*): (.+)", re.DOTALL)
 _MODEL = re.compile(r"model: (\S+)(?: is not here: (?:did you mean (\S+)\? )?.*)?", re.DOTALL)
 _METHOD = re.compile(r"(\S+) is not allowed here: use (.+)", re.DOTALL)
 _RETRY = re.compile(r"(.*); try again in (\d+) s", re.DOTALL)
+_CRASH = re.compile(r"the worker of (.+) ended \((.*?)\); it restarts by itself: .*", re.DOTALL)
 _BYTES = re.compile(r"larger than (\d+) bytes")
 
 
@@ -58,6 +60,8 @@ def read_too_large(message: str) -> PensieveError:
 
 
 def read_overloaded(message: str) -> PensieveError:
-    """A server that had no room."""
+    """A server that had no room, or in a stream whose worker ended: both are worth another try."""
+    if crash := _CRASH.fullmatch(message):
+        return WorkerCrashed(model=crash[1], exit_status=crash[2])
     found = _RETRY.fullmatch(message)
     return Overloaded(found[1], float(found[2])) if found else Overloaded(message)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 
-from pensieve.errors import BackendFailure, Overloaded
+from pensieve.errors import BackendFailure, Overloaded, WorkerCrashed
 from pensieve.generation import (
     Collector,
     Finished,
@@ -114,6 +114,14 @@ def test_an_error_frame_is_raised_as_the_error_it_was() -> None:
     with pytest.raises(Overloaded) as raised:
         decoded([stream])
     assert raised.value.facts() == {"problem": "the queue is full", "retry_after_seconds": 7.0, "is_about_queue": True}
+
+
+def test_a_worker_that_ended_is_told_as_that() -> None:
+    """And not as a crowd, whose message would say twice when to come again."""
+    sent = WorkerCrashed(model="gull", exit_status="killed (signal 9)")
+    with pytest.raises(WorkerCrashed) as raised:
+        decoded([EventEncoder("msg_1", "m").error(sent)])
+    assert str(raised.value) == str(sent)
 
 
 @pytest.mark.parametrize(

@@ -215,15 +215,14 @@ def has_colour() -> bool:
 def table_lines(table: Table, width: int = 0) -> list[tuple[str, bool]]:
     """The table in columns of plain text, each line with whether it is a heading.
 
-    The columns are as wide as what stands in them. Where all of it is wider than `width` (0: never), the widest gives.
+    The columns are as wide as what stands in them. Where all of it is wider than `width` (0: never), the widest give.
     """
     all_rows = (table.headings, *table.rows) if table.headings else table.rows
     rows = [tuple(one_line(cell) for cell in row) for row in all_rows]
     num_columns = max((len(row) for row in rows), default=0)
     widths = [max(len(row[column]) for row in rows if column < len(row)) for column in range(num_columns)]
-    room = width - 2 * (num_columns - 1) - sum(widths) + max(widths, default=0)
-    if width and widths and max(widths) > room:
-        widths[widths.index(max(widths))] = max(MIN_CELL_COLUMNS, room)
+    if width:
+        widths = _fitting(widths, width - 2 * (num_columns - 1))
     lines = [(one_line(table.title), True)] if table.title else []
     for number, row in enumerate(rows):
         is_heading = number == 0 and bool(table.headings)
@@ -232,6 +231,14 @@ def table_lines(table: Table, width: int = 0) -> list[tuple[str, bool]]:
             line = "  ".join(f"{cell:<{size}}" for cell, size in zip(cells, widths, strict=False))
             lines.append((line.rstrip(), is_heading))
     return lines
+
+
+def _fitting(widths: list[int], room: int) -> list[int]:
+    """The widths in so much room, if that can be: the widest gives first, as far as the next one goes on."""
+    fitting = [*widths]
+    while sum(fitting) > room and max(fitting) > MIN_CELL_COLUMNS:
+        fitting[fitting.index(max(fitting))] -= 1
+    return fitting
 
 
 def _wrapped(cell: str, width: int) -> list[str]:

@@ -17,7 +17,7 @@ from pensieve.cli.chat.meter import Meter
 from pensieve.cli.chat.session import Event, Retrying
 from pensieve.cli.chat.window import Forgot
 from pensieve.cli.failures import INTERRUPTED_STATUS
-from pensieve.errors import PensieveError
+from pensieve.errors import PensieveError, UsageError
 from pensieve.generation import Finished, GenerationEvent
 
 
@@ -125,6 +125,8 @@ class Repl:
             if not self._is_interactive:
                 raise
             self._screen.say("(stopped; /retry asks again)" if self._can_retry else "(stopped)")
+        except UsageError as error:
+            self._fail(str(error), is_worth_retry=False)
         except PensieveError as error:
             self._fail(str(error))
         except BrokenPipeError:
@@ -171,12 +173,12 @@ class Repl:
         if isinstance(event, Finished) and self._desk.is_verbose:
             self._screen.say(figures(self._meter.speed, event.usage))
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str, *, is_worth_retry: bool = True) -> None:
         self._has_failed = True
         num_waiting, hint = len(self._desk.session.waiting), ""
         if num_waiting > 1:
             hint = f" ({wait(num_waiting)})"
-        elif self._is_interactive and self._can_retry:
+        elif is_worth_retry and self._is_interactive and self._can_retry:
             hint = " (/retry asks again)"
         self._screen.fail(f"{problem}{hint}")
 

@@ -28,6 +28,7 @@ SUMMARIZE = (
     "and wishes that will be needed again. Leave out what is settled and of no more use. Write only the summary."
 )
 
+NOTHING_SAID = "nothing was said yet in this conversation: ask something first"
 SUMMARY_TOKENS = 1024
 """The longest summary, whatever the longest answer is."""
 
@@ -231,8 +232,8 @@ class ChatSession:
     async def count(self) -> int:
         """Tokens of the next prompt, but for its question; 0 while nothing is in it."""
         turns = self.window.turns(self._spoken())
-        if not turns and not self.recipe.system:
-            return 0
+        if not turns:  # a prompt without a question is none that could be counted
+            return await self.count_text(self.recipe.system) if self.recipe.system else 0
         said = tuple(message for turn in turns for message in turn.messages)
         return await self.backend.count_tokens(self.recipe.request(said))
 
@@ -364,12 +365,12 @@ class ChatSession:
 
     def _here(self) -> Conversation:
         if self._conversation is None:
-            raise UsageError("nothing was said yet in this conversation")
+            raise UsageError(NOTHING_SAID)
         return self._conversation
 
     def _last(self) -> Turn:
         if not self.turns:
-            raise UsageError("nothing was said yet in this conversation")
+            raise UsageError(NOTHING_SAID)
         return self.turns[-1]
 
 

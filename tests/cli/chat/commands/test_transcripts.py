@@ -100,7 +100,9 @@ def test_undo_takes_back_several_turns(start: Start) -> None:
     talk = start()
     talk.say("first", "second")
     assert talk.say("/undo 0") == "error: /undo takes a number above 0"
-    assert talk.say("/undo 3").splitlines()[-1] == "error: nothing was said yet in this conversation"
+    assert (
+        talk.say("/undo 3").splitlines()[-1] == "error: nothing was said yet in this conversation: ask something first"
+    )
     assert talk.say("third") == "Three."
     assert talk.backend.requests[-1].messages == (say("user", "third"),)
 
@@ -433,7 +435,7 @@ def test_an_image_needs_a_model_that_sees(start: Start, tmp_path: Path) -> None:
 def test_a_conversation_is_saved_and_loaded(start: Start, tmp_path: Path) -> None:
     """With all its branches; nothing is overwritten unasked."""
     talk = start()
-    assert talk.say("/save") == "error: nothing was said yet in this conversation"
+    assert talk.say("/save") == "error: nothing was said yet in this conversation: ask something first"
     talk.say("first words?", "/retry")
     assert talk.say("/save").startswith("wrote first-words.json (")
     before = (tmp_path / "first-words.json").read_bytes()

@@ -10,6 +10,7 @@ from pensieve.cli.chat.commands.asking import tell_choices
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import among, count_of, files, needed, path_of
 from pensieve.cli.chat.desk import Desk
+from pensieve.cli.chat.session import NOTHING_SAID
 from pensieve.cli.saving import is_there, read_plain
 from pensieve.cli.saving import save as save_file
 from pensieve.conversation.conversation import Conversation
@@ -86,7 +87,7 @@ def _told_others(others: Sequence[Taken]) -> str:
 def _here(desk: Desk) -> Conversation:
     here = desk.session.conversation
     if here is None or not here.turns:
-        raise UsageError("nothing was said yet in this conversation")
+        raise UsageError(NOTHING_SAID)
     return here
 
 

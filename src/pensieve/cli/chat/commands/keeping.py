@@ -30,7 +30,8 @@ def show_list(desk: Desk, argument: str) -> Outcome:
     here, now = desk.session.conversation, datetime.now(UTC)
     rows = tuple(
         (
-            f"{'*' if here is not None and each.id == here.id else ' '} {each.id}",
+            "*" if here is not None and each.id == here.id else "",
+            str(each.id),
             each.title or "(no title)",
             count_of(each.num_turns, "turn"),
             each.model,
@@ -38,7 +39,7 @@ def show_list(desk: Desk, argument: str) -> Outcome:
         )
         for each in found
     )
-    desk.screen.show(Table(rows, ("  ID", "TITLE", "TURNS", "MODEL", "CHANGED")))
+    desk.screen.show(Table(rows, ("", "ID", "TITLE", "TURNS", "MODEL", "CHANGED")))
     return None
 
 

@@ -6,6 +6,7 @@ from pensieve.cli.chat.commands.table import Answer, Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import count_of, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
+from pensieve.cli.chat.session import NOTHING_SAID
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.errors import UsageError
 from pensieve.messages import TextPart
@@ -93,7 +94,7 @@ def edit(desk: Desk, argument: str) -> Outcome:
     """Put the last question in other words and have it answered."""
     waiting, turns = desk.session.waiting, desk.session.turns
     if not waiting and not turns:
-        raise UsageError("nothing was said yet in this conversation")
+        raise UsageError(NOTHING_SAID)
     question = waiting[0] if waiting else turns[-1].question
     before = question.text if question is not None else ""
     text = argument or desk.screen.edit(before)
@@ -108,7 +109,7 @@ def fork(desk: Desk, argument: str) -> Outcome:
     """Go on after another turn; without a number, show where one can."""
     here = desk.session.conversation
     if here is None or not here.turns:
-        raise UsageError("nothing was said yet in this conversation")
+        raise UsageError(NOTHING_SAID)
     if not argument:
         desk.screen.show(_branches(here))
         return None

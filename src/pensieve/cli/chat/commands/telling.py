@@ -19,6 +19,7 @@ from pensieve.conversation.conversation import Turn
 from pensieve.devices.cuda import read_devices
 from pensieve.errors import UsageError
 from pensieve.inference.backend import Limits
+from pensieve.messages import Json
 from pensieve.models.sizes import in_words
 
 KEYS = (
@@ -32,6 +33,8 @@ KEYS = (
     ('"""', "begin and end a text of several lines"),
     ("//", "at the beginning of a line: send it as text, though it begins with a slash"),
 )
+SHOWN_CHARACTERS = 60
+"""Of a file, in a request as /debug shows it."""
 Run = Callable[[Desk, str], Outcome]
 
 
@@ -146,7 +149,7 @@ def stats(desk: Desk, argument: str) -> Outcome:
         ("prompt tokens", f"{prompt:,}", f"{everything.prompt_tokens:,}"),
         ("of them cached", f"{cached:,}", f"{everything.cached_tokens:,}"),
         ("answer tokens", f"{sum(t.usage.completion_tokens for t in turns):,}", f"{everything.completion_tokens:,}"),
-        ("tokens a second", _rate(turns), ""),
+        *((("tokens a second", rate, ""),) if (rate := _rate(turns)) else ()),
         ("size on disk", "", in_words(everything.size_bytes)),
     ]
     desk.screen.show(Table(tuple(rows), ("", "HERE", "ALL")))
@@ -206,8 +209,25 @@ def debug(desk: Desk, argument: str) -> Outcome:
     request = desk.session.last_request
     if request is None:
         raise UsageError("nothing was sent yet")
-    desk.screen.page(msgspec.json.format(msgspec.json.encode(request)).decode())
+    shown = _without_files(msgspec.json.decode(msgspec.json.encode(request)))
+    desk.screen.page(msgspec.json.format(msgspec.json.encode(shown)).decode())
     return None
+
+
+def _without_files(value: Json) -> Json:
+    """The same with a note in the place of what attached files hold, which nobody can read as base64."""
+    match value:
+        case dict():
+            return {
+                key: f"({count_of(len(each), 'character')} of base64)"
+                if key == "data" and isinstance(each, str) and len(each) > SHOWN_CHARACTERS
+                else _without_files(each)
+                for key, each in value.items()
+            }
+        case list():
+            return [_without_files(each) for each in value]
+        case _:
+            return value
 
 
 COMMANDS = (
