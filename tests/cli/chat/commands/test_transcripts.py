@@ -203,7 +203,7 @@ def test_kept_conversations_are_listed_found_named_and_deleted(start: Start) -> 
     """After asking."""
     talk = start()
     talk.say("the first one", "/new", "another question", "/rename Gull")
-    assert squeezed(talk.say("/list")).replace("\n ", "\n") == (
+    assert squeezed(talk.say("/list")).replace("\n ", "\n").lstrip() == (
         "ID TITLE TURNS MODEL CHANGED\n* 2 Gull 1 turn scripted now\n1 the first one 1 turn scripted now"
     )
     assert squeezed(talk.say("/search first")).splitlines()[1].startswith("1 now the first one")
