@@ -17,7 +17,7 @@ from pensieve.cli.chat.meter import Meter
 from pensieve.cli.chat.session import Event, Retrying
 from pensieve.cli.chat.window import Forgot
 from pensieve.cli.failures import INTERRUPTED_STATUS
-from pensieve.errors import PensieveError, UsageError
+from pensieve.errors import PensieveError
 from pensieve.generation import Finished, GenerationEvent
 
 
@@ -34,6 +34,8 @@ class Repl:
         self._screen = desk.screen
         self._is_interactive = is_interactive
         self._has_failed = False
+        self._is_asking = False
+        """Whether what was typed asks the model."""
         self.has_left = False
 
     def answer(self, question: str) -> int:
@@ -86,6 +88,7 @@ class Repl:
 
     def take(self, line: str) -> None:
         """Do what one line says."""
+        self._is_asking = False
         match self._table.read(line):
             case Text(text) if text:
                 self._attempt(lambda: self._ask(text))
@@ -125,8 +128,6 @@ class Repl:
             if not self._is_interactive:
                 raise
             self._screen.say("(stopped; /retry asks again)" if self._can_retry else "(stopped)")
-        except UsageError as error:
-            self._fail(str(error), is_worth_retry=False)
         except PensieveError as error:
             self._fail(str(error))
         except BrokenPipeError:
@@ -136,6 +137,7 @@ class Repl:
 
     def _draw(self, events: AsyncGenerator[Event, None]) -> None:
         """Draw an answer; whatever ends it, all that had come until then is drawn."""
+        self._is_asking = True
         shown = whole(events) if self._desk.is_whole else events
         with (
             quiet_terminal() if self._is_interactive else nullcontext(),
@@ -173,12 +175,12 @@ class Repl:
         if isinstance(event, Finished) and self._desk.is_verbose:
             self._screen.say(figures(self._meter.speed, event.usage))
 
-    def _fail(self, problem: str, *, is_worth_retry: bool = True) -> None:
+    def _fail(self, problem: str) -> None:
         self._has_failed = True
         num_waiting, hint = len(self._desk.session.waiting), ""
         if num_waiting > 1:
             hint = f" ({wait(num_waiting)})"
-        elif is_worth_retry and self._is_interactive and self._can_retry:
+        elif self._is_asking and self._is_interactive and self._can_retry:
             hint = " (/retry asks again)"
         self._screen.fail(f"{problem}{hint}")
 
