@@ -8,8 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from pensieve.cli.chat.command import unwritten
+from pensieve.cli.context import load_settings
 from pensieve.cli.main import main
 from pensieve.conversation.choices import Choices
 from pensieve.conversation.store import ConversationStore
@@ -151,6 +154,14 @@ def test_nothing_of_a_private_chat_is_kept(served_home: Path, printed: Printed) 
     assert b"capital?" not in written(served_home)
     assert "wrote kept.json" in said("chat", "--no-save", typed="the capital?\n/save kept\n")[2]
     assert b"capital?" in (served_home / "kept.json").read_bytes()
+
+
+def test_the_own_worker_of_a_private_chat_has_no_cache_on_the_disk() -> None:
+    """What was said would be in it; nothing else of the settings changes."""
+    loaded = load_settings({})
+    private = unwritten(loaded).settings
+    assert (loaded.settings.mlx.disk_cache_mib > 0, private.mlx.disk_cache_mib) == (True, 0)
+    assert msgspec.structs.replace(private, mlx=loaded.settings.mlx) == loaded.settings
 
 
 def test_a_private_chat_goes_on_with_a_copy(served_home: Path, printed: Printed) -> None:

@@ -73,7 +73,7 @@ def _pull(model: str) -> None:
 
 def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options, question: str) -> int:
     recipe = Recipe.of(loaded.settings.generation, place.model)
-    source = source_at(place, _unwritten(loaded) if asked.is_private else loaded)
+    source = source_at(place, unwritten(loaded) if asked.is_private else loaded)
     archive = Archive(loaded.folders.conversations, is_private=asked.is_private)
     try:
         opening = loop.start(archive.open())
@@ -96,7 +96,7 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
         loop.run(archive.aclose())
 
 
-def _unwritten(loaded: LoadedSettings) -> LoadedSettings:
+def unwritten(loaded: LoadedSettings) -> LoadedSettings:
     """The settings, but with no cache on the disk: what is said would be in it."""
     settings = loaded.settings
     unwritten = msgspec.structs.replace(settings.mlx, disk_cache_mib=0)

@@ -371,6 +371,7 @@ def test_info_stats_tokens_and_debug_tell(start: Start) -> None:
     assert "prompt so far 5" in squeezed(talk.say("/tokens"))
     assert talk.say("/tokens three little words") == "3 tokens"
     assert '"first question"' in talk.say("/debug")
+    assert squeezed(start(system="word " * 50).say("/info")).count("word...") == 1
     assert "available" in talk.say("/memory")
     assert "no colours here" in talk.say("/theme dark")
 

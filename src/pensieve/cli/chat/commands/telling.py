@@ -35,6 +35,7 @@ KEYS = (
 )
 SHOWN_CHARACTERS = 60
 """Of a file, in a request as /debug shows it."""
+TOLD_CHARACTERS = 200
 Run = Callable[[Desk, str], Outcome]
 
 
@@ -99,11 +100,16 @@ def info(desk: Desk, argument: str) -> Outcome:
         ("attached", count_of(len(session.attachments), "part") if session.attachments else ""),
         ("waiting", count_of(len(session.waiting), "question") if session.waiting else ""),
         ("preset", desk.session.choices.preset),
-        ("told first", " ".join(session.recipe.system.split())[:200]),
+        ("told first", _beginning(session.recipe.system)),
         ("kept in", _kept_in(session.archive)),
     ]
     desk.screen.show(Table(tuple(row for row in rows if row[1])))
     return None
+
+
+def _beginning(text: str) -> str:
+    words = " ".join(text.split())
+    return words if len(words) <= TOLD_CHARACTERS else f"{words[: TOLD_CHARACTERS - 3].rsplit(' ', 1)[0]}..."
 
 
 def _kept_in(archive: Archive) -> str:
