@@ -268,3 +268,9 @@ def test_every_command_is_typed_in_a_session() -> None:
     typed = {name for path in FOLDER.glob("*.txt") for name in commands_in(path.read_text(encoding="utf-8"))}
     known = {name for command in TABLE.commands for name in (command.name, *command.aliases)}
     assert known - typed == set()
+
+
+def test_every_file_belongs_to_a_session() -> None:
+    """So that no command counts as typed because it once was."""
+    compared = re.findall(r'^    compare\(chat, "(\w+)"', Path(__file__).read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(compared) == sorted(path.stem for path in FOLDER.glob("*.txt"))
