@@ -14,6 +14,7 @@ from pensieve.models.hub import Hub, HubModel
 from pensieve.models.manifest import read_manifest
 from pensieve.models.progress import silent
 from pensieve.models.registry import Registry
+from pensieve.models.staging import locked
 
 NAME = "o/r/Tiny-Q4_1.gguf"
 WHOLE = gguf_bytes(TINY_MODEL, [*TINY_TENSORS, Tensor("blk.0.weight", (100_000,), 0, 400_000)])
@@ -184,6 +185,16 @@ def test_a_second_pull_at_once_is_told(hub: HubServer, registry: Registry) -> No
     steps: list[object] = []
     pull(NAME, registry, pull_again)
     assert steps
+
+
+def test_a_model_that_is_here_waits_for_nobody(hub: HubServer, registry: Registry) -> None:
+    """Two who ask for it at once are both told; whoever wants it anew is told that somebody is at it."""
+    hub.files[NAME] = WHOLE
+    spec = pull(NAME, registry)
+    with locked(registry.folder, spec.name):
+        assert pull(NAME, registry) == spec
+        with pytest.raises(UsageError, match="another process"):
+            pull(NAME, registry, is_forced=True)
 
 
 def test_a_disk_too_small_is_known_before(hub: HubServer, tiny_disk: Path) -> None:

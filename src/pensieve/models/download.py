@@ -79,16 +79,24 @@ def pull(
 
 def pull_from(source: Source, registry: Registry, progress: Progress, *, is_forced: bool = False) -> ModelSpec:
     """The model of that source; one that is here already is fetched again only if forced."""
+    if not is_forced and (here := _already_here(source, registry, progress)) is not None:
+        return here  # without the lock: what is here is whole, and two who ask for it hinder nobody
     with staged(registry.folder, source.name) as staging:
-        here = registry.entry(source.name)
-        if here is not None and here.manifest is not None and not is_forced:
-            _check_same(here.manifest, source)
-            progress("already here", here.manifest.num_bytes, here.manifest.num_bytes)
-            return here.manifest.spec
+        if not is_forced and (here := _already_here(source, registry, progress)) is not None:
+            return here
         files = source.fetch(staging, progress)
         manifest = _read_arrived(source, staging, files)
         install(staging, registry.folder / source.name, manifest)
     return registry.find(source.name)
+
+
+def _already_here(source: Source, registry: Registry, progress: Progress) -> ModelSpec | None:
+    here = registry.entry(source.name)
+    if here is None or here.manifest is None:
+        return None
+    _check_same(here.manifest, source)
+    progress("already here", here.manifest.num_bytes, here.manifest.num_bytes)
+    return here.manifest.spec
 
 
 def locate(text: str, registry: Registry, wanted: PulledFormat | None = None) -> Source:
