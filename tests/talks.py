@@ -89,7 +89,8 @@ class Talk:
         self.archive = Archive(self.folders.conversations)
         self.session = ChatSession(loop.run(self.source.open()), recipe, self.archive)
         self.desk = Desk(self.session, self.source, self.screen, loop, Settings(), self.folders)
-        self._repl = Repl(self.desk, TABLE, Meter(self.source, self.session), is_interactive=True)
+        self.meter = Meter(self.source, self.session)
+        self._repl = Repl(self.desk, TABLE, self.meter, is_interactive=True)
 
     @property
     def backend(self) -> ScriptedBackend:

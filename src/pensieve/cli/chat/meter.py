@@ -79,8 +79,9 @@ class Meter:
     def status(self) -> Status:
         """All of it."""
         place, reading = self._source.place, self._memory()
-        usage = self._usage or next((turn.usage for turn in reversed(self._session.turns)), None)
-        speed = self._watch.speed if self._usage is not None else None
+        usage = next((turn.usage for turn in reversed(self._session.turns)), None)
+        # In another conversation, or after /undo, the figures of the last answer say nothing of what is here.
+        speed = self._watch.speed if usage is not None and usage == self._usage else None
         return Status(
             model=place.model,
             place=place.description,

@@ -31,7 +31,7 @@ from pensieve.messages import Message
 MIN_CELL_COLUMNS = 12
 DIM, PLAIN = "\x1b[2m", "\x1b[0m"
 ENDINGS = {
-    "length": "cut off after {tokens} tokens, the limit asked for: --max-tokens raises it",
+    "length": "cut off after {tokens} tokens, the limit asked for: --max-tokens raises it, in the chat /set max_tokens",
     "context_full": "cut off after {tokens} tokens: the context is full",
     "repetition": "stopped after {tokens} tokens: the model only repeated itself",
     "refusal": "the model refused to go on",
