@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from cage import Cage, caged
+from gguf_models import write_gguf_model
 from served import command, url_of, variables
 from tiny_models import make_tiny_model
 
@@ -43,10 +44,13 @@ class Kept(NamedTuple):
 
 @pytest.fixture(params=["llama.cpp", "mlx"])
 def kept(request: pytest.FixtureRequest, starter_model: Path, pensieve_home: Path, tmp_path: Path) -> Iterator[Kept]:
-    """The starter model under llama.cpp, and a tiny one, of random weights, under MLX."""
+    """Tiny models of random weights; in the long runs, under llama.cpp, the starter model."""
     model = starter_model
     if request.param == "mlx":
         model = make_tiny_model(tmp_path / "tiny", "qwen2", chat_template=TEMPLATE, max_position_embeddings=4096)
+    elif request.node.get_closest_marker("stress") is None:
+        source = make_tiny_model(tmp_path / "tiny", "smollm", chat_template=TEMPLATE)
+        model = write_gguf_model(tmp_path / "tiny.gguf", source)
     # Not below `tmp_path`: sockets have names of a hundred letters at most.
     with tempfile.TemporaryDirectory(prefix="kept-") as temporary:
         yield Kept(request.param, model, pensieve_home, Path(temporary))

@@ -217,7 +217,7 @@ def test_a_request_that_can_never_fit_is_refused_with_the_numbers(llama: Path) -
             assert isinstance(refused, Failed)
             assert isinstance(refused.error, Overloaded)
             assert "5000 prompt tokens need" in str(refused.error)
-            assert "MB can be had" in str(refused.error)
+            assert "B can be had" in str(refused.error)
             assert len(runs.tokens) == 60
         tiny.settle()
 
