@@ -20,13 +20,14 @@ from pensieve.errors import (
     WorkerCrashed,
 )
 
-_OVERFLOW = re.compile(r"prompt is too long: (\d+) tokens > (\d+) maximum")
+# Digits are bounded: Python refuses to read a number of thousands of them.
+_OVERFLOW = re.compile(r"prompt is too long: (\d{1,12}) tokens > (\d{1,12}) maximum")
 _PATH_AND_PROBLEM = re.compile(r"([a-z_]+(?:\.[a-z0-9_*]+)*): (.+)", re.DOTALL)
 _MODEL = re.compile(r"model: (\S+)(?: is not here: (?:did you mean (\S+)\? )?.*)?", re.DOTALL)
 _METHOD = re.compile(r"(\S+) is not allowed here: use (.+)", re.DOTALL)
-_RETRY = re.compile(r"(.*); try again in (\d+) s", re.DOTALL)
-_CRASH = re.compile(r"the worker of (.+) ended \((.*?)\); it restarts by itself: .*", re.DOTALL)
-_BYTES = re.compile(r"larger than (\d+) bytes")
+_RETRY = re.compile(r"(.*); try again in (\d{1,9}) s", re.DOTALL)
+_WORKER = "the worker of "
+_BYTES = re.compile(r"larger than (\d{1,18}) bytes")
 
 
 def read_invalid(message: str) -> PensieveError:
@@ -61,7 +62,16 @@ def read_too_large(message: str) -> PensieveError:
 
 def read_overloaded(message: str) -> PensieveError:
     """A server that had no room, or in a stream whose worker ended: both are worth another try."""
-    if crash := _CRASH.fullmatch(message):
-        return WorkerCrashed(model=crash[1], exit_status=crash[2])
+    if (crash := _crash(message)) is not None:
+        return crash
     found = _RETRY.fullmatch(message)
     return Overloaded(found[1], float(found[2])) if found else Overloaded(message)
+
+
+def _crash(message: str) -> WorkerCrashed | None:
+    """No pattern: with two texts of any length in it, a long message could be tried in too many ways."""
+    told, is_crash, _ = message.partition("); it restarts by itself: ")
+    model, has_status, exit_status = told.removeprefix(_WORKER).rpartition(" ended (")
+    if not (told.startswith(_WORKER) and is_crash and has_status):
+        return None
+    return WorkerCrashed(model=model, exit_status=exit_status)

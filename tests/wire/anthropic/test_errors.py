@@ -72,6 +72,28 @@ def test_a_crashed_worker_is_an_api_error_and_in_a_stream_a_reason_to_try_again(
 
 
 @pytest.mark.parametrize(
+    ("kind", "message", "expected"),
+    [
+        ("invalid_request_error", f"prompt is too long: {'9' * 5_000} tokens > 8 maximum", InvalidRequest),
+        ("request_too_large", f"the body is larger than {'9' * 5_000} bytes", RequestTooLarge),
+        ("overloaded_error", f"full; try again in {'9' * 5_000} s", Overloaded),
+    ],
+)
+def test_a_number_longer_than_any_is_only_text(kind: str, message: str, expected: type[PensieveError]) -> None:
+    """Python refuses to read it, and nobody could wait so long."""
+    error = decode_error(500, {"error": {"type": kind, "message": message}})
+    assert type(error) is expected
+    assert not isinstance(error, Overloaded) or error.retry_after_seconds < 60
+
+
+@pytest.mark.timeout(20)
+def test_a_message_that_is_made_to_be_slow_is_read_at_once() -> None:
+    """A server may say anything, up to a megabyte of it."""
+    message = "the worker of " + " ended (" * 60_000
+    assert type(decode_error(529, {"error": {"type": "overloaded_error", "message": message}})) is Overloaded
+
+
+@pytest.mark.parametrize(
     ("status", "expected"),
     [
         (400, InvalidRequest),
