@@ -96,6 +96,8 @@ class Loads(ScriptedBackend):
 
     async def aclose(self) -> None:
         """Tell the house."""
+        if self.house.closing_seconds:
+            await asyncio.sleep(self.house.closing_seconds)
         self.house.happened.append(f"close {self.name}")
         await super().aclose()
 
@@ -110,6 +112,7 @@ class House:
         self.broken: set[str] = set()
         self.hangs: set[str] = set()
         self.may_end = asyncio.Event()
+        self.closing_seconds = 0.0
         self.weather = Weather(free_gb)
         sizes = sizes_gb or {"a": 1, "b": 1, "c": 1}
         self.shelf = Shelf(*(spec_of(name, size) for name, size in sizes.items()))
@@ -132,6 +135,11 @@ class House:
     async def until(self, name: str, *, is_resident: bool) -> None:
         """Wait until that model is in memory, or has left it."""
         while self.router.is_resident(name) != is_resident:  # noqa: ASYNC110 - the router has nothing to wait on
+            await asyncio.sleep(0.002)
+
+    async def until_closed(self, name: str) -> None:
+        """Wait until that model's memory has come back, which is after it has left."""
+        while f"close {name}" not in self.happened:  # noqa: ASYNC110 - as above
             await asyncio.sleep(0.002)
 
 
@@ -313,9 +321,9 @@ async def test_a_client_that_leaves_does_not_stop_the_loading() -> None:
 async def test_a_model_nobody_asks_for_leaves_memory_and_comes_back() -> None:
     """After `model.idle_seconds`; the next request starts it again."""
     async with living(idle_seconds=0.02) as house:
+        house.closing_seconds = 0.05
         await house.ask("a")
-        while not house.happened:  # it is closed after it has left
-            await house.until("a", is_resident=False)
+        await house.until_closed("a")
         assert (house.router.state, house.happened) == ("unloaded", ["close a"])
         assert await house.ask("claude-x") == "one two"
         assert house.router.is_resident("a")
@@ -325,7 +333,7 @@ async def test_a_model_that_was_brought_and_never_asked_leaves_memory_too() -> N
     """Its time begins when it is there."""
     async with living(idle_seconds=0.02) as house:
         await house.swap("b")
-        await house.until("b", is_resident=False)
+        await house.until_closed("b")
         assert house.happened == ["load b", "close b"]
 
 
