@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +13,10 @@ import pytest
 
 from gguf_files import write_gguf
 from model_folders import write_folder
-from pensieve.cli.backend import Place, check_quantization, choose
+from pensieve.cli.backend import Place, check_quantization, choose, connect
 from pensieve.config.settings import Folders, ModelSettings, Settings
-from pensieve.errors import UsageError
-from pensieve.inference.server_client import RunningServer
+from pensieve.errors import ServerUnreachable, UsageError
+from pensieve.inference.server_client import Patience, RunningServer
 from pensieve.server.run_file import RunFile
 
 
@@ -30,10 +32,15 @@ def folders(tmp_path: Path) -> Folders:
     return Folders(tmp_path, tmp_path / "data", tmp_path / "state")
 
 
+def settings_for(model: Path | str) -> Settings:
+    """With that model."""
+    return Settings(model=ModelSettings(name=str(model)))
+
+
 def chosen(model: Path | str, folders: Folders, server: RunningServer) -> RunningServer | None:
     """The server that answers for the model while `server` runs, if one does."""
     RunFile(folders.run_file, server).write()
-    return choose(Settings(model=ModelSettings(name=str(model))), folders).server
+    return choose(settings_for(model), folders, pytest.fail).server
 
 
 def test_a_file_is_answered_by_the_server_of_that_very_file(
@@ -60,12 +67,31 @@ def test_a_model_on_disk_is_not_answered_by_a_script_of_its_name(
     assert chosen("scripted", folders, server) == server
 
 
+def test_a_server_that_is_busy_is_not_passed_over_for_a_second_model_beside_it(
+    tmp_path: Path, folders: Folders, server: RunningServer
+) -> None:
+    """Whichever model is wanted; it is none of the concern of who names another server."""
+    weights = write_gguf(tmp_path / "mine.gguf")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        RunFile(folders.run_file, RunningServer(url, "mine", os.getpid(), location=str(weights))).write()
+        for model in (weights, "smollm2-135m"):
+            with pytest.raises(ServerUnreachable, match="takes connections and does not answer"):
+                choose(settings_for(model), folders, lambda _: None, Patience(0.05, 0.05, 0.0))
+        assert connect(server.url, None, Settings(), folders).model == "scripted"
+        silent.settimeout(0.0)
+        for _ in range(2):
+            silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()
+
+
 def test_a_quantization_that_would_change_nothing_is_refused(
     tmp_path: Path, folders: Folders, server: RunningServer
 ) -> None:
     """A GGUF file has its own, and a server has loaded its model; a folder of safetensors takes it."""
     weights, folder = write_gguf(tmp_path / "mine.gguf"), write_folder(tmp_path / "other")
-    own, taken = (choose(Settings(model=ModelSettings(name=str(path))), folders) for path in (weights, folder))
+    own, taken = (choose(settings_for(path), folders, pytest.fail) for path in (weights, folder))
     check_quantization(None, own)
     check_quantization("none", own)
     check_quantization("int4", taken)

@@ -17,9 +17,11 @@ import msgspec
 import pytest
 
 from pensieve.config.settings import Folders
-from pensieve.inference.server_client import RunningServer, find_server
+from pensieve.errors import ServerUnreachable
+from pensieve.inference.server_client import Patience, RunningServer, find_server
 
 KEY = "a-secret-key"
+LITTLE = Patience(first_seconds=0.05, again_seconds=0.05, whole_seconds=0.2)
 
 
 class Health(BaseHTTPRequestHandler):
@@ -56,6 +58,11 @@ def answer_all(listener: socket.socket, num_connections: int) -> None:
         with connection, suppress(OSError):  # the first has been given up by then
             connection.recv(65_536)
             connection.sendall(b'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{"status": "healthy"}')
+
+
+def url_of(listener: socket.socket) -> str:
+    """Where it listens."""
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture
@@ -183,28 +190,29 @@ def test_a_port_where_nobody_listens_is_ignored(folders: Folders) -> None:
     assert find_server(folders) is None
 
 
-def test_a_port_where_nobody_answers_in_time_is_ignored(folders: Folders) -> None:
-    """A listener that accepts and says nothing does not hold a question up."""
+def test_who_only_looks_passes_over_a_port_where_nobody_answers_in_time(folders: Folders) -> None:
+    """A listener that accepts and says nothing does not hold a report up."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{silent.getsockname()[1]}")))
-        assert find_server(folders) is None
+        write(folders, msgspec.json.encode(running(url_of(silent))))
+        assert find_server(folders, patience=LITTLE) is None
 
 
 def test_a_server_that_is_slow_to_answer_is_there_for_whoever_waits(folders: Folders) -> None:
     """It took the connection: it is busy and not gone, and a second one would make it worse."""
-    told: list[float] = []
+    told: list[str] = []
 
-    def wait(_server: RunningServer, waited_seconds: float) -> None:
-        told.append(waited_seconds)
+    def tell(phrase: str) -> None:
+        told.append(phrase)
         answering.start()
 
     with socket.create_server(("127.0.0.1", 0)) as slow:
+        url = url_of(slow)
         answering = threading.Thread(target=answer_all, args=(slow, 2))
-        write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{slow.getsockname()[1]}")))
-        found = find_server(folders, wait)
+        write(folders, msgspec.json.encode(running(url)))
+        assert find_server(folders, tell, Patience(first_seconds=0.05)) == running(url)
         answering.join()
-    assert found is not None
-    assert len(told) == 1
+    [phrase] = told
+    assert phrase.startswith(f"the server at {url} is busy, ")
 
 
 def test_nobody_waits_for_a_server_that_refuses_the_connection(folders: Folders) -> None:
@@ -212,19 +220,16 @@ def test_nobody_waits_for_a_server_that_refuses_the_connection(folders: Folders)
     with socket.create_server(("127.0.0.1", 0)) as closing:
         url = f"http://127.0.0.1:{closing.getsockname()[1]}"
     write(folders, msgspec.json.encode(running(url)))
-    assert find_server(folders, lambda *_: pytest.fail("there is nobody to wait for")) is None
+    assert find_server(folders, lambda _: pytest.fail("there is nobody to wait for")) is None
 
 
-def test_waiting_can_be_given_up(folders: Folders) -> None:
-    """Whoever waits decides how long."""
-
-    def give_up(server: RunningServer, _waited_seconds: float) -> None:
-        raise TimeoutError(server.url)
-
+def test_a_server_that_stays_silent_is_an_error_that_says_what_can_be_done(folders: Folders) -> None:
+    """Nobody waits for ever, and nobody takes it for absent."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        write(folders, msgspec.json.encode(running(f"http://127.0.0.1:{silent.getsockname()[1]}")))
-        with pytest.raises(TimeoutError):
-            find_server(folders, give_up)
+        write(folders, msgspec.json.encode(running(url_of(silent))))
+        said = rf"{url_of(silent)} takes connections and does not answer.*stop the server \(process {os.getpid()}\)"
+        with pytest.raises(ServerUnreachable, match=said):
+            find_server(folders, lambda _: None, LITTLE)
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://127.0.0.1:99999", "http://\x00"])

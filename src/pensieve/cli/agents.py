@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 import msgspec
 
 from pensieve.cli.context import load_settings
+from pensieve.cli.progress import Progress
 from pensieve.cli.text import one_line
 from pensieve.config.sources import LoadedSettings
 from pensieve.launch import claude, codex, opencode, selftest
@@ -50,38 +50,6 @@ def split_words(words: Sequence[str], own: dict[str, bool]) -> tuple[list[str], 
             break
         end += 2 if own[name] and not has_value else 1
     return list(words[:end]), list(words[end:])
-
-
-class Progress:
-    """Says on standard error what is going on: in one changing line on a terminal, else once for each thing."""
-
-    def __init__(self) -> None:
-        self._is_terminal = sys.stderr.isatty()
-        self._said = ""
-
-    def tell(self, phrase: str) -> None:
-        """Show the phrase, if it is a new one."""
-        what = phrase if self._is_terminal else phrase.partition(",")[0]
-        if what == self._said:
-            return
-        self._said = what
-        click.echo(
-            f"\r\x1b[Kpensieve: {one_line(what)}" if self._is_terminal else f"pensieve: {what}", err=True, nl=False
-        )
-        if not self._is_terminal:
-            click.echo(err=True)
-
-    def end(self) -> None:
-        """Clear the line for whoever writes next."""
-        if self._is_terminal and self._said:
-            click.echo("\r\x1b[K", err=True, nl=False)
-        self._said = ""
-
-    def note(self, sentence: str) -> None:
-        """Say something that should stay to be read."""
-        self.end()
-        if sentence:
-            click.echo(f"pensieve: {one_line(sentence)}", err=True)
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -198,7 +166,8 @@ def run_agent(desk: AgentDesk, words: Sequence[str], dress: Dress) -> int:
     """Start or find the server, run the agent beside it, and give back its exit status."""
     servers, wanted = open_servers(desk.loaded, desk.progress)
     folders = desk.loaded.folders
-    with take_seat(servers, wanted, folders, desk.agent.command, keeps_server=desk.keeps_server) as seat:
+    taking = take_seat(servers, wanted, folders, desk.agent.command, keeps_server=desk.keeps_server)
+    with desk.progress, taking as seat:
         start = dress(seat, desk.folder, words)
         desk.progress.note(start.note)
         command = [str(desk.program), *start.words]

@@ -16,6 +16,7 @@ from pensieve.cli.backend import Place, check_quantization, choose, open_backend
 from pensieve.cli.chat.plain import PlainScreen
 from pensieve.cli.context import load_settings
 from pensieve.cli.failures import INTERRUPTED_STATUS
+from pensieve.cli.progress import Progress
 from pensieve.cli.recipe import Recipe
 from pensieve.cli.speed import Speed, Stopwatch
 from pensieve.config.settings import Settings
@@ -69,7 +70,8 @@ def ask(words: tuple[str, ...], seed: int | None, no_streaming: bool, is_json: b
     """
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
     question = say("user", read_question(words))
-    place = choose(loaded.settings, loaded.folders)
+    with Progress() as progress:
+        place = choose(loaded.settings, loaded.folders, progress.tell)
     check_quantization(flags["quantization"], place)
     request = Recipe.of(loaded.settings.generation, place.model, seed).request([question])
     manner = Manner(is_streamed=not (no_streaming or is_json), is_json=is_json)

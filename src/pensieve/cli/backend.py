@@ -16,9 +16,20 @@ import msgspec
 from pensieve.config.settings import Folders, Settings
 from pensieve.errors import ModelNotFound, UsageError
 from pensieve.inference.backend import Backend
-from pensieve.inference.server_client import RunningServer, fetch, find_server
+from pensieve.inference.server_client import (
+    PATIENCE,
+    Patience,
+    RunningServer,
+    Tell,
+    fetch,
+    find_server,
+    recorded_server,
+)
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
+
+AT_ONCE = Patience(whole_seconds=0.0)
+"""A server that says nothing at first is refused: where a person can try again in a moment."""
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -48,10 +59,14 @@ class Place(msgspec.Struct, frozen=True):
         return self.server is not None and self.server.pid == 0
 
 
-def choose(settings: Settings, folders: Folders) -> Place:
-    """Where the model of the settings answers. Raises `ModelNotFound` when it is neither served nor on disk."""
+def choose(settings: Settings, folders: Folders, tell: Tell, patience: Patience = PATIENCE) -> Place:
+    """Where the model of the settings answers. Raises `ModelNotFound` when it is neither served nor on disk.
+
+    A server that is busy is waited for, and never passed over for a second model beside it: `ServerUnreachable` where
+    it stays silent.
+    """
     name = settings.model.name
-    server = find_server(folders)
+    server = find_server(folders, tell, patience)
     try:
         spec = Registry(folders.models).find(name)
     except (ModelNotFound, UsageError):
@@ -70,8 +85,10 @@ def connect(url: str, wanted: str | None, settings: Settings, folders: Folders) 
     Raises `ServerUnreachable`, `Unauthorized`, or `UsageError` where it has no such model.
     """
     url = url.rstrip("/")
-    running = find_server(folders)
-    own_key = running.api_key if running is not None and running.url == url else None
+    recorded = recorded_server(folders)
+    # Only one that answers as ours do is sent the key; whichever has another address is none of our concern.
+    running = find_server(folders) if recorded is not None and recorded.url == url else None
+    own_key = running.api_key if running is not None else None
     key = settings.server.api_key or own_key
     names = served_models(url, key)
     if not names or (wanted is not None and wanted not in names):

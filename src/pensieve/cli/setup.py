@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from pensieve.cli.agents import Progress, open_servers
+from pensieve.cli.agents import open_servers
 from pensieve.cli.context import load_settings
+from pensieve.cli.progress import Progress
 from pensieve.config.sources import LoadedSettings
 from pensieve.devices.lifetimes import lifetime_of
 from pensieve.errors import UsageError
@@ -116,9 +117,9 @@ def _running(loaded: LoadedSettings, key: str, *, is_lasting: bool = False) -> t
     wanted = msgspec.structs.replace(wanted, is_port_chosen=wanted.is_port_chosen or is_lasting)
     if is_lasting and not wanted.port:
         raise UsageError("server.port is 0, any free port, and an address that is written down must last: choose one")
-    server = servers.find_or_start(wanted)
-    facts = servers.facts(server, wanted)
-    progress.end()
+    with progress:
+        server = servers.find_or_start(wanted)
+        facts = servers.facts(server, wanted)
     return Endpoint(_lasting(server.url, wanted.port) if is_lasting else server.url, key), facts
 
 

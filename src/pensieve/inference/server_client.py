@@ -15,8 +15,7 @@ from pensieve.config.settings import Folders
 from pensieve.errors import ServerUnreachable
 from pensieve.wire.anthropic.errors import decode_error
 
-HEALTH_SECONDS = 3.0
-"""A refused connection is told at once; only a server on a busy machine, or a stranger, takes longer."""
+RESET_SECONDS = 3.0
 ANSWER_SECONDS = 10.0
 API_VERSION = "2023-06-01"
 MAX_RUN_FILE_BYTES = 64 * 1024
@@ -36,8 +35,20 @@ class RunningServer(msgspec.Struct, frozen=True):
         return f"RunningServer({self.url}, {self.model}, pid {self.pid})"  # the key stays out of logs
 
 
-Wait = Callable[[RunningServer, float], None]
-"""Takes a server that is busy, and for how many seconds it was waited for."""
+Tell = Callable[[str], None]
+"""Takes one phrase that says what is going on; called again and again while it goes on."""
+
+
+class Patience(msgspec.Struct, frozen=True):
+    """For how many seconds a server is waited for that takes connections and says nothing."""
+
+    first_seconds: float = 3.0
+    """A refused connection is told at once; only a server on a busy machine, or a stranger, takes longer."""
+    again_seconds: float = 10.0
+    whole_seconds: float = 60.0
+
+
+PATIENCE = Patience()
 
 
 class _Health(msgspec.Struct):
@@ -48,27 +59,30 @@ class _Reset(msgspec.Struct):
     state: str
 
 
-def find_server(folders: Folders, wait: Wait | None = None) -> RunningServer | None:
+def find_server(folders: Folders, tell: Tell | None = None, patience: Patience = PATIENCE) -> RunningServer | None:
     """The running server, or None; a run file that is stale, strange or not ours alone counts as none.
 
-    One that takes connections and is slow to answer is there, and busy: with `wait` it is asked again and again, and
-    `wait` is called in between and may raise; without, it counts as none.
+    One that takes connections and is slow to answer is there, and busy: with `tell` it is asked again and again, said
+    in between, and raised as `ServerUnreachable` when patience ends. Without, it counts as none.
     """
+    server = recorded_server(folders)
+    began, seconds = time.monotonic(), patience.first_seconds
+    while server is not None and _is_alive(server.pid):
+        answered = _answers(server.url, seconds)
+        if answered is not None or tell is None:
+            return server if answered else None
+        _wait_on(server, time.monotonic() - began, tell, patience)
+        seconds = patience.again_seconds
+    return None
+
+
+def recorded_server(folders: Folders) -> RunningServer | None:
+    """The server that the run file names, whether it is there or not."""
     content = _read_owned(folders.run_file)
-    if content is None:
-        return None
     try:
-        server = msgspec.json.decode(content, type=RunningServer)
+        return None if content is None else msgspec.json.decode(content, type=RunningServer)
     except (msgspec.DecodeError, msgspec.ValidationError):
         return None
-    began, seconds = time.monotonic(), HEALTH_SECONDS
-    while _is_alive(server.pid):
-        answered = _answers(server.url, seconds)
-        if answered is not None or wait is None:
-            return server if answered else None
-        wait(server, time.monotonic() - began)
-        seconds = ANSWER_SECONDS
-    return None
 
 
 def fetch(url: str, path: str, api_key: str | None = None) -> bytes:
@@ -107,12 +121,22 @@ def reset_server(server: RunningServer) -> str:
 
     headers = {"x-api-key": server.api_key} if server.api_key else {}
     try:
-        with httpx.Client(trust_env=False, follow_redirects=False, timeout=HEALTH_SECONDS) as client:
+        with httpx.Client(trust_env=False, follow_redirects=False, timeout=RESET_SECONDS) as client:
             response = client.post(f"{server.url}/reset", headers=headers)
         response.raise_for_status()
         return msgspec.json.decode(response.content, type=_Reset).state
     except (httpx.HTTPError, msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ServerUnreachable(f"{server.url} did not take the command: look at its log") from error
+
+
+def _wait_on(server: RunningServer, waited_seconds: float, tell: Tell, patience: Patience) -> None:
+    """Nobody starts a second one beside one that is busy: on a machine that is short of memory both would be slow."""
+    if waited_seconds >= patience.whole_seconds:
+        raise ServerUnreachable(
+            f"the server at {server.url} takes connections and does not answer: the machine may be short of memory."
+            f" Try again when it is not, or stop the server (process {server.pid})"
+        )
+    tell(f"the server at {server.url} is busy, {waited_seconds:.0f} s")
 
 
 def _read_owned(path: Path) -> bytes | None:

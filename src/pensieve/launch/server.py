@@ -23,20 +23,16 @@ import msgspec
 
 from pensieve.config.settings import Folders, ServerSettings
 from pensieve.errors import PensieveError, ServerUnreachable, UsageError
-from pensieve.inference.server_client import RunningServer, fetch, find_server, wake
+from pensieve.inference.server_client import PATIENCE, Patience, RunningServer, Tell, fetch, find_server, wake
 from pensieve.launch.plan import ModelFacts
 
 START_SECONDS = 60.0
 """The front process listens within a second or two, and loads no model before it is asked."""
-BUSY_SECONDS = 60.0
-"""How long a server that runs and says nothing is waited for."""
 LOOK_SECONDS = 0.05
 WORTH_TELLING_SECONDS = 0.5
 LOG_BYTES = 4 * 2**20
 """A longer log is begun anew when a server starts."""
 LAST_WORDS = 4000
-Tell = Callable[[str], None]
-"""Takes one phrase that says what is going on; called again and again while it goes on."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -66,11 +62,19 @@ class _Models(msgspec.Struct):
 class Servers:
     """This user's server, found or started."""
 
-    def __init__(self, folders: Folders, settings: ServerSettings, environ: Mapping[str, str], tell: Tell) -> None:
+    def __init__(
+        self,
+        folders: Folders,
+        settings: ServerSettings,
+        environ: Mapping[str, str],
+        tell: Tell,
+        patience: Patience = PATIENCE,
+    ) -> None:
         self._folders = folders
         self._settings = settings
         self._environ = environ
         self._tell = tell
+        self._patience = patience
 
     @property
     def log_file(self) -> Path:
@@ -85,7 +89,7 @@ class Servers:
         """A server at the address where the one that died was; raises `UsageError` where it cannot be had again."""
         port = urlsplit(died.url).port or 0
         # The terminal is the agent's meanwhile: nothing is said on it.
-        quiet = Servers(self._folders, self._settings, self._environ, lambda _: None)
+        quiet = Servers(self._folders, self._settings, self._environ, lambda _: None, self._patience)
         again = quiet.find_or_start(msgspec.structs.replace(wanted, port=port, is_port_chosen=True))
         if again.url != died.url:
             raise UsageError(f"another server runs at {again.url} meanwhile: leave the agent and start it again")
@@ -104,22 +108,13 @@ class Servers:
         return ModelFacts(found.id, found.max_input_tokens, found.max_tokens, thinks)
 
     def _found(self, wanted: Wanted) -> RunningServer | None:
-        server = find_server(self._folders, self._wait)
+        server = find_server(self._folders, self._tell, self._patience)
         if server is not None and wanted.is_chosen and wanted.location != server.location:
             raise UsageError(
                 f"the server at {server.url} runs {server.model}, and two models may be too large for memory: "
                 f"stop it (process {server.pid}) to use {wanted.model}, or leave the choice of a model out"
             )
         return server
-
-    def _wait(self, server: RunningServer, waited_seconds: float) -> None:
-        """Never start a second one beside one that is busy: on a machine that is short of memory both would be slow."""
-        if waited_seconds >= BUSY_SECONDS:
-            raise ServerUnreachable(
-                f"the server at {server.url} takes connections and does not answer: the machine may be short of memory."
-                f" Try again when it is not, or stop the server (process {server.pid})"
-            )
-        self._tell(f"the server at {server.url} is busy, {waited_seconds:.0f} s")
 
     def _start_alone(self, wanted: Wanted) -> RunningServer:
         with self._only_one():

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
 
 from pensieve.cli.backend import Place, choose, open_backend
 from pensieve.cli.batch.lines import Job, Unclear, digest_of, understand
@@ -18,6 +19,7 @@ from pensieve.cli.batch.output import Output, each_line
 from pensieve.cli.batch.work import work
 from pensieve.cli.context import load_settings
 from pensieve.cli.failures import INTERRUPTED_STATUS
+from pensieve.cli.progress import Progress
 from pensieve.cli.recipe import Recipe
 from pensieve.config.settings import Settings
 from pensieve.errors import PensieveError, UsageError
@@ -49,7 +51,8 @@ def batch(source: Path, out: Path, parallel: int | None, retry_errors: bool, **f
     loaded = load_settings({key: flags[name] for name, key in SETTINGS.items()})
     if out.exists() and source.exists() and out.samefile(source):
         raise UsageError("the answers cannot go into the file they answer: name another one for --out")
-    place = choose(loaded.settings, loaded.folders)
+    with Progress() as progress:
+        place = choose(loaded.settings, loaded.folders, progress.tell)
     recipe = Recipe.of(loaded.settings.generation, place.model)
     with Output(out) as output:
         if retry_errors:
@@ -74,7 +77,7 @@ class Told:
 
     def __init__(self, num_todo: int, output: Output) -> None:
         self._output = output
-        self._bars = Progress(
+        self._bars = Bars(
             TextColumn("{task.fields[tokens]} tokens, {task.fields[errors]} errors"),
             BarColumn(),
             MofNCompleteColumn(),

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from pensieve.cli.ask import read_question
-from pensieve.cli.backend import Place, check_quantization, choose, connect, open_chat_backend
+from pensieve.cli.backend import AT_ONCE, Place, check_quantization, choose, connect, open_chat_backend
 from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.all import TABLE
 from pensieve.cli.chat.commands.asking import tell_system, use_preset
@@ -23,6 +23,7 @@ from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.chat.source import Source
 from pensieve.cli.chat.terminal import Views, open_terminal
 from pensieve.cli.context import load_settings
+from pensieve.cli.progress import Progress
 from pensieve.cli.recipe import Recipe
 from pensieve.config.sources import LoadedSettings
 from pensieve.conversation.conversation import Conversation
@@ -56,13 +57,18 @@ def _place(asked: Options, loaded: LoadedSettings, model: str | bool | None) -> 
 
 def _choose_or_pull(loaded: LoadedSettings) -> Place:
     try:
-        return choose(loaded.settings, loaded.folders)
+        return _choose(loaded)
     except ModelNotFound as missing:
         is_offered = missing.is_known and sys.stdin.isatty()
         if not is_offered or not click.confirm(f"{missing.what} is not here yet. Fetch it now?", err=True):
             raise
         _pull(missing.what)
-        return choose(loaded.settings, loaded.folders)
+        return _choose(loaded)
+
+
+def _choose(loaded: LoadedSettings) -> Place:
+    with Progress() as progress:
+        return choose(loaded.settings, loaded.folders, progress.tell)
 
 
 def _pull(model: str) -> None:
@@ -111,7 +117,8 @@ def source_at(place: Place, loaded: LoadedSettings) -> Source:
         if place.is_connected and place.server is not None:
             return connect(place.server.url, name, settings, folders)
         named = msgspec.structs.replace(settings.model, name=name)
-        return choose(msgspec.structs.replace(settings, model=named), folders)
+        # The chat goes on meanwhile, and a wait that nobody can end would hold its end up.
+        return choose(msgspec.structs.replace(settings, model=named), folders, lambda _: None, AT_ONCE)
 
     return Source(place, lambda place: open_chat_backend(place, settings, folders), choose_named)
 
