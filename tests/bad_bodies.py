@@ -75,6 +75,13 @@ plain_bodies: st.SearchStrategy[dict[str, Json]] = st.fixed_dictionaries(
 
 
 @st.composite
+def batch_bodies(draw: st.DrawFn) -> dict[str, Json]:
+    """Requests for batches of a few requests of the Messages API."""
+    asked = enumerate(draw(st.lists(MESSAGES, min_size=1, max_size=2)))
+    return {"requests": [{"custom_id": f"r{at}", "params": params | {"stream": False}} for at, params in asked]}
+
+
+@st.composite
 def spoilt(draw: st.DrawFn, bodies: st.SearchStrategy[dict[str, Json]]) -> Json:
     """A request with one to three places replaced, left out, doubled or added to."""
     body = copy.deepcopy(draw(bodies))

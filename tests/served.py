@@ -31,8 +31,10 @@ def serve(home: Path, *words: str, secret: str, **settings: str) -> Iterator[sub
             text=True,
         ) as process,
     ):
-        yield process
-        process.send_signal(signal.SIGTERM)
+        try:
+            yield process
+        finally:  # a test that fails here would wait for the server's end for ever
+            process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 0
         log.seek(0)
         logged = log.read()

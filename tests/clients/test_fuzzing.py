@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -16,7 +16,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bad_bodies import MESSAGES, bad_bodies, chat_bodies, plain_bodies, responses_bodies
+from bad_bodies import MESSAGES, bad_bodies, batch_bodies, chat_bodies, plain_bodies, responses_bodies
 from pensieve.server import openapi_batches
 from pensieve.server.openapi import describe
 from served import serve, url_of
@@ -33,10 +33,10 @@ ROUTES = {
 }
 """Where bodies go, and what they are before they are spoilt."""
 DESCRIBED_ROUTES = [path for path in ROUTES if "?" not in path]
-BATCH_OPERATIONS = [(route.path, route.method) for route in openapi_batches.ROUTES]
 STREAM_ENDS = (b"event: message_stop", b"event: error", b"data: [DONE]", b'data: {"error"', b"event: response.")
 """One of them is in every stream."""
-SPOILT_CASES, DESCRIBED_CASES = 250, 50
+STATUSES = frozenset({200, 400, 404, 413})
+SPOILT_CASES, DESCRIBED_CASES, BATCH_CASES = 250, 50, 30
 SPOILT_STRESS_CASES, DESCRIBED_STRESS_CASES = 9_500, 500
 """The second kind takes long to make up."""
 ANSWER_SECONDS = 20.0
@@ -70,13 +70,16 @@ def error_schema(name: str) -> Any:
     return jsonschema.Draft202012Validator(describe("test")["components"]["schemas"][name])
 
 
-def check_answer(response: httpx.Response) -> None:
+def check_answer(response: httpx.Response, statuses: Collection[int] = STATUSES) -> None:
     """Well-formed, and never the server's own fault."""
-    assert response.status_code in {200, 400, 404, 405, 413}, response.text
+    assert response.status_code in statuses, response.text
     if response.headers["content-type"].startswith("text/event-stream"):
         assert any(end in response.content for end in STREAM_ENDS)
         assert b"api_error" not in response.content
         assert b"server_error" not in response.content
+        return
+    if response.headers["content-type"] == openapi_batches.LINES:
+        assert all(json.loads(line)["custom_id"] for line in response.content.splitlines())
         return
     body = json.loads(response.content)
     if response.status_code != 200:
@@ -84,7 +87,12 @@ def check_answer(response: httpx.Response) -> None:
         assert body["error"]["message"]
 
 
-def fuzz(num_cases: int, cases: st.SearchStrategy[Any], send: Callable[[Any], httpx.Response]) -> int:
+def fuzz(
+    num_cases: int,
+    cases: st.SearchStrategy[Any],
+    send: Callable[[Any], httpx.Response],
+    statuses: Collection[int] = STATUSES,
+) -> int:
     """Send that many cases and check each answer; how many were sent."""
     num_sent = 0
 
@@ -94,7 +102,7 @@ def fuzz(num_cases: int, cases: st.SearchStrategy[Any], send: Callable[[Any], ht
         nonlocal num_sent
         num_sent += 1
         try:
-            check_answer(send(case))
+            check_answer(send(case), statuses)
         except httpx.TimeoutException:
             raise AssertionError(f"no answer in {ANSWER_SECONDS:.0f} s: {str(case)[:2_000]}") from None
 
@@ -147,24 +155,53 @@ def test_described_requests_are_answered(http: httpx.Client) -> None:
     described_requests_are_answered(http, DESCRIBED_CASES)
 
 
-def test_described_batch_requests_are_answered(tmp_path: Path) -> None:
-    """By every operation, on a server of their own: the batches that are made are worked off meanwhile."""
-    schema = schemathesis.openapi.from_dict(describe("test"))
-    operations = [schema[path][method.upper()] for path, method in BATCH_OPERATIONS]
-    modes = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
-    cases = st.one_of(*(operation.as_strategy(generation_mode=mode) for operation in operations for mode in modes))
+def batch_requests_are_answered(home: Path, num_spoilt: int, num_described: int, *, is_creation_made_up: bool) -> None:
+    """All operations, most of them on a batch that was there, on a server that works the batches off meanwhile."""
+    made: list[str] = []
 
-    def send(case: Any) -> httpx.Response:
-        content = json.dumps(case.body, default=repr).encode() if case.method == "POST" else b""
+    def create(content: bytes) -> httpx.Response:
+        response = client.post(openapi_batches.PATH, content=content)
+        made.extend([response.json()["id"]] if response.is_success else [])
+        return response
+
+    def send(drawn: tuple[Any, int]) -> httpx.Response:
+        case, which = drawn
+        if case.method == "POST" and case.path == openapi_batches.PATH:
+            return create(json.dumps(case.body, default=repr).encode())
+        path = case.path.replace("{id}", made[which % len(made)]) if which else case.formatted_path
         query = {name: str(value) for name, value in (case.query or {}).items()}
-        return client.request(case.method, case.formatted_path, params=query, content=content)
+        return client.request(case.method, path, params=query)
 
     with (
-        serve(tmp_path, "--script", str(SCRIPT), secret="toolu_") as process,
+        serve(home, "--script", str(SCRIPT), secret="toolu_") as process,
         httpx.Client(base_url=url_of(process), trust_env=False, timeout=ANSWER_SECONDS) as client,
     ):
-        assert fuzz(DESCRIBED_CASES, cases, send) > 0
+        params = {"model": "m", "max_tokens": 3, "messages": [{"role": "user", "content": "hello"}]}
+        create(json.dumps({"requests": [{"custom_id": "a", "params": params}]}).encode())
+        assert made
+        fuzz(num_spoilt, bad_bodies(batch_bodies()), create)
+        cases = st.tuples(batch_cases(is_creation_made_up=is_creation_made_up), st.integers(0, 9))
+        fuzz(num_described, cases, send, STATUSES | {405})  # an id of dots leads to another route
         assert client.get("/health").json()["status"] == "healthy"
+
+
+def batch_cases(*, is_creation_made_up: bool) -> st.SearchStrategy[Any]:
+    """What schemathesis makes of the description; a path that misses it cannot be made, and a body takes it seconds."""
+    schema = schemathesis.openapi.from_dict(describe("test"))
+    modes = schemathesis.GenerationMode
+    return st.one_of(
+        *(
+            schema[route.path][route.method.upper()].as_strategy(generation_mode=mode)
+            for route in openapi_batches.ROUTES
+            for mode in ((modes.POSITIVE,) if "{id}" in route.path else (modes.POSITIVE, modes.NEGATIVE))
+            if is_creation_made_up or not route.body
+        )
+    )
+
+
+def test_batch_requests_are_answered(tmp_path: Path) -> None:
+    """Spoilt ones, and whatever fits or misses our description of the other operations."""
+    batch_requests_are_answered(tmp_path, BATCH_CASES, BATCH_CASES, is_creation_made_up=False)
 
 
 @pytest.mark.stress
@@ -179,3 +216,10 @@ def test_thousands_of_spoilt_requests_are_answered(http: httpx.Client) -> None:
 def test_thousands_of_described_requests_are_answered(http: httpx.Client) -> None:
     """And the rest of them."""
     described_requests_are_answered(http, DESCRIBED_STRESS_CASES)
+
+
+@pytest.mark.stress
+@pytest.mark.timeout(1_800)
+def test_thousands_of_batch_requests_are_answered(tmp_path: Path) -> None:
+    """As many; here schemathesis makes up batches too."""
+    batch_requests_are_answered(tmp_path, SPOILT_STRESS_CASES, DESCRIBED_STRESS_CASES, is_creation_made_up=True)
