@@ -63,6 +63,17 @@ def test_the_port_of_the_settings_is_written_and_not_a_passing_one(home: Path) -
     assert f"PENSIEVE_PORT={url.rpartition(':')[2]} pensieve setup" in done.stderr
 
 
+def test_a_port_that_another_program_has_is_not_written(home: Path) -> None:
+    """It would be sent prompts and the key, today and not only tomorrow; how to have the other address is named."""
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        port = stranger.getsockname()[1]
+        done = run(home, "setup", "claude-code", "--yes", PENSIEVE_PORT=str(port))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"port {port} of your settings is taken by another program" in done.stderr
+    assert f"PENSIEVE_PORT={(home / 'url').read_text().rpartition(':')[2]} pensieve setup" in done.stderr
+    assert list((home / "state" / "keys").iterdir()) == []
+
+
 def test_any_free_port_is_no_address_to_write_down(home: Path) -> None:
     """Not even that of a server which runs."""
     done = run(home, "setup", "claude-code", "--yes", PENSIEVE_PORT="0")

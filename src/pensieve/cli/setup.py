@@ -16,6 +16,7 @@ import msgspec
 from pensieve.cli.agents import open_servers
 from pensieve.cli.context import load_settings
 from pensieve.cli.progress import Progress
+from pensieve.config.settings import ServerSettings
 from pensieve.config.sources import LoadedSettings
 from pensieve.devices.lifetimes import lifetime_of
 from pensieve.errors import UsageError
@@ -27,6 +28,7 @@ from pensieve.launch.global_settings import GlobalSettings
 from pensieve.launch.opencode import opencode_variables
 from pensieve.launch.plan import ModelFacts, plan_claude
 from pensieve.launch.seat import mint, mint_for
+from pensieve.launch.server import is_taken
 from pensieve.server.terminal_keys import TerminalKeys
 
 ONLY_PRIVATE = ("CLAUDE_CONFIG_DIR", "CLAUDE_CODE_PROVIDER_MANAGED_BY_HOST")
@@ -120,14 +122,23 @@ def _running(loaded: LoadedSettings, key: str, *, is_lasting: bool = False) -> t
     with progress:
         server = servers.find_or_start(wanted)
         facts = servers.facts(server, wanted)
-    return Endpoint(_lasting(server.url, wanted.port) if is_lasting else server.url, key), facts
+    return Endpoint(_lasting(server.url, loaded.settings.server) if is_lasting else server.url, key), facts
 
 
-def _lasting(url: str, port: int) -> str:
-    """The address with the settings' port, where a server will be tomorrow; says so where this one has another."""
-    parts = urlsplit(url)
+def _lasting(url: str, settings: ServerSettings) -> str:
+    """The address with the settings' port, where a server will be tomorrow; says so where this one has another.
+
+    Raises `UsageError` where that port is another program's.
+    """
+    parts, port = urlsplit(url), settings.port
     if parts.port == port:
         return url
+    if is_taken(settings.host, port):
+        raise UsageError(
+            f"port {port} of your settings is taken by another program, which would be sent prompts and the key: set "
+            f"server.port to a free one, or `PENSIEVE_PORT={parts.port} pensieve setup claude-code` writes the port of "
+            "the server that runs now"
+        )
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     lasting = f"{parts.scheme}://{host}:{port}"
     click.echo(

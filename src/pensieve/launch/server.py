@@ -145,7 +145,7 @@ class Servers:
 
     def _start(self, wanted: Wanted) -> RunningServer:
         port = wanted.port
-        if not wanted.is_port_chosen and _is_taken(self._settings.host, port):
+        if not wanted.is_port_chosen and is_taken(self._settings.host, port):
             self._tell(f"port {port} is taken by another program, so the server takes any free one")
             port = 0
         with self._opened_log() as log:
@@ -200,7 +200,8 @@ def _serve_command(wanted: Wanted, port: int) -> Iterator[str]:
     yield from ("--model", wanted.model)
 
 
-def _is_taken(host: str, port: int) -> bool:
+def is_taken(host: str, port: int) -> bool:
+    """Whether nobody else can listen there now."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
