@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -71,6 +73,24 @@ async def test_sessions_beside_each_other_keep_what_they_have_read(backend: Llam
             await Session(backend, f"helper {number}").turn()
     reused, reusable = first.reused + second.reused, first.reusable + second.reusable
     assert reused / reusable > 0.99
+
+
+async def test_a_turn_that_comes_at_once_waits_for_no_thread(
+    backend: LlamaCppBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine has said its last word: that its thread is not back yet is no reason to read anything again."""
+    may_return, complete = threading.Event(), backend._engine.complete
+
+    def complete_late(*arguments: Any) -> None:
+        complete(*arguments)
+        may_return.wait(20)
+
+    monkeypatch.setattr(backend._engine, "complete", complete_late)
+    session = Session(backend, "Dora, who is quick")
+    for _ in range(3):
+        await session.turn()
+    may_return.set()
+    assert session.reused / session.reusable > 0.99
 
 
 async def test_a_new_session_begins_with_what_others_have_read(backend: LlamaCppBackend) -> None:
