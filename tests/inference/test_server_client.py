@@ -18,7 +18,7 @@ import pytest
 
 from pensieve.config.settings import Folders
 from pensieve.errors import ServerUnreachable
-from pensieve.inference.server_client import Patience, RunningServer, find_server
+from pensieve.inference.server_client import Patience, RunningServer, find_server, require_server
 
 KEY = "a-secret-key"
 LITTLE = Patience(first_seconds=0.05, again_seconds=0.05, whole_seconds=0.2)
@@ -230,6 +230,16 @@ def test_a_server_that_stays_silent_is_an_error_that_says_what_can_be_done(folde
         said = rf"{url_of(silent)} takes connections and does not answer.*stop the server \(process {os.getpid()}\)"
         with pytest.raises(ServerUnreachable, match=said):
             find_server(folders, lambda _: None, LITTLE)
+
+
+def test_who_needs_a_server_is_told_that_it_is_silent_and_not_to_start_one(folders: Folders) -> None:
+    """Only where there is none."""
+    with pytest.raises(ServerUnreachable, match="no Pensieve server of yours is running: `pensieve serve` starts one"):
+        require_server(folders)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        write(folders, msgspec.json.encode(running(url_of(silent))))
+        with pytest.raises(ServerUnreachable, match="takes connections and does not answer"):
+            require_server(folders, LITTLE)
 
 
 @pytest.mark.parametrize("url", ["", "nonsense", "http://[::1", "http://127.0.0.1:99999", "http://\x00"])

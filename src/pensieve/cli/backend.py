@@ -28,9 +28,6 @@ from pensieve.inference.server_client import (
 from pensieve.models.registry import Registry
 from pensieve.models.spec import ModelSpec
 
-AT_ONCE = Patience(whole_seconds=0.0)
-"""A server that says nothing at first is refused: where a person can try again in a moment."""
-
 
 class _Model(msgspec.Struct, frozen=True):
     id: str

@@ -13,7 +13,7 @@ import msgspec
 from pensieve.cli.context import load_settings
 from pensieve.cli.text import one_line
 from pensieve.errors import ServerUnreachable
-from pensieve.inference.server_client import fetch, find_server
+from pensieve.inference.server_client import fetch, require_server
 from pensieve.server.cache_log import CacheLine, CacheReport
 
 NARROW, WIDE = 40, 100
@@ -53,11 +53,7 @@ def _ask(url: str | None, *, with_text: bool) -> bytes:
     path = "/v1/pensieve/cache" + ("?text=1" if with_text else "")
     if url is not None:
         return fetch(url.rstrip("/"), path, loaded.settings.server.api_key)
-    server = find_server(loaded.folders)
-    if server is None:
-        raise ServerUnreachable(
-            "no server of yours is running: start one with `pensieve serve`, or name one with --url"
-        )
+    server = require_server(loaded.folders)
     return fetch(server.url, path, server.api_key)
 
 

@@ -49,6 +49,8 @@ class Patience(msgspec.Struct, frozen=True):
 
 
 PATIENCE = Patience()
+AT_ONCE = Patience(whole_seconds=0.0)
+"""A server that says nothing at first is an error: where a person can try again in a moment."""
 
 
 class _Health(msgspec.Struct):
@@ -74,6 +76,14 @@ def find_server(folders: Folders, tell: Tell | None = None, patience: Patience =
         _wait_on(server, time.monotonic() - began, tell, patience)
         seconds = patience.again_seconds
     return None
+
+
+def require_server(folders: Folders, patience: Patience = AT_ONCE) -> RunningServer:
+    """The running server; raises `ServerUnreachable` where there is none, and where it is there and says nothing."""
+    server = find_server(folders, lambda _: None, patience)
+    if server is None:
+        raise ServerUnreachable("no Pensieve server of yours is running: `pensieve serve` starts one")
+    return server
 
 
 def recorded_server(folders: Folders) -> RunningServer | None:

@@ -8,7 +8,7 @@ import click
 import msgspec
 
 from pensieve.cli.ask import read_question
-from pensieve.cli.backend import AT_ONCE, Place, check_quantization, choose, connect, open_chat_backend
+from pensieve.cli.backend import Place, check_quantization, choose, connect, open_chat_backend
 from pensieve.cli.chat.archive import Archive
 from pensieve.cli.chat.commands.all import TABLE
 from pensieve.cli.chat.commands.asking import tell_system, use_preset
@@ -28,6 +28,7 @@ from pensieve.cli.recipe import Recipe
 from pensieve.config.sources import LoadedSettings
 from pensieve.conversation.conversation import Conversation
 from pensieve.errors import ModelNotFound, UsageError
+from pensieve.inference.server_client import AT_ONCE
 from pensieve.prompts.preset_files import split
 
 
