@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,10 +21,20 @@ COMMAND = (sys.executable, "-m", "pensieve")
 PATIENCE_SECONDS = 30.0
 
 
-class _Screen(pyte.HistoryScreen):
-    """Answers what programs ask a terminal, such as where its cursor is."""
+class _Screen(pyte.Screen):
+    """Keeps what scrolls away, and answers what programs ask a terminal, such as where its cursor is."""
 
-    descriptor = -1
+    def __init__(self, columns: int, rows: int, descriptor: int) -> None:
+        self.gone: deque[Any] = deque(maxlen=5_000)
+        self.descriptor = descriptor
+        super().__init__(columns, rows)
+
+    def index(self) -> None:
+        """As pyte's own screen with history does, which asks before and after each event whether a page was turned."""
+        top, bottom = self.margins or (0, self.lines - 1)
+        if self.cursor.y == bottom:
+            self.gone.append(self.buffer[top])
+        super().index()
 
     def write_process_input(self, data: str) -> None:
         os.write(self.descriptor, data.encode())
@@ -41,8 +52,7 @@ class Window:
         program: Sequence[str] = COMMAND,
     ) -> None:
         self._ours, theirs = pty.openpty()
-        self.screen = _Screen(columns, rows, history=5_000, ratio=0.5)
-        self.screen.descriptor = self._ours
+        self.screen = _Screen(columns, rows, self._ours)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         """All that came."""
@@ -72,12 +82,12 @@ class Window:
     @property
     def seen(self) -> str:
         """What can be seen now, without the spaces at the end of lines."""
-        return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
+        return "\n".join(map(self._row, range(self.screen.lines))).rstrip()
 
     @property
     def transcript(self) -> str:
         """All that was drawn and stays, with what has left the screen at its top."""
-        return "\n".join([*self._gone, *(line.rstrip() for line in self.screen.display)]).rstrip()
+        return "\n".join([*self._gone, *map(self._row, range(self.screen.lines))]).rstrip()
 
     @property
     def before_cursor(self) -> str:
@@ -86,18 +96,24 @@ class Window:
 
     def forget(self) -> None:
         """Let the transcript begin with what can be seen now."""
-        self.screen.history.top.clear()
+        self.screen.gone.clear()
 
     @property
     def _shown_before_cursor(self) -> list[str]:
         cursor = self.screen.cursor
-        *lines, last = self.screen.display[: cursor.y + 1]
-        return [*(line.rstrip() for line in lines), last[: cursor.x].rstrip()]
+        return [*map(self._row, range(cursor.y)), self._text(self.screen.buffer[cursor.y], cursor.x)]
 
     @property
     def _gone(self) -> list[str]:
-        columns = range(self.screen.columns)
-        return ["".join(line[column].data for column in columns).rstrip() for line in self.screen.history.top]
+        return [self._text(line, self.screen.columns) for line in self.screen.gone]
+
+    def _row(self, number: int) -> str:
+        """A row that can be seen; one at a time, since pyte's `display` makes all of them, which takes long."""
+        return self._text(self.screen.buffer[number], self.screen.columns)
+
+    @staticmethod
+    def _text(line: dict[int, Any], columns: int) -> str:
+        return "".join(line[column].data for column in range(columns)).rstrip() if line else ""
 
     def expect(self, text: str, times: int = 1) -> str:
         """Wait until the transcript has the text, so often; gives the transcript."""
@@ -115,9 +131,7 @@ class Window:
 
     def expect_empty_line(self) -> None:
         """Wait until the cursor stands where a simple terminal reads another line of a text."""
-        self._wait(
-            lambda: self.screen.cursor.x == 2 and not self.screen.display[self.screen.cursor.y].strip(), "a line"
-        )
+        self._wait(lambda: self.screen.cursor.x == 2 and not self._row(self.screen.cursor.y), "a line")
 
     def _wait(self, has_come: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE_SECONDS
@@ -150,8 +164,9 @@ class Window:
 
     def _is_at_prompt(self) -> bool:
         cursor = self.screen.cursor
-        is_empty = cursor.x == 2 and self.screen.display[cursor.y].rstrip() == ">"
-        return is_empty and (any(map(str.strip, self.screen.display[cursor.y + 1 :])) or not self._has_status)
+        is_empty = cursor.x == 2 and self._row(cursor.y) == ">"
+        below = range(cursor.y + 1, self.screen.lines)
+        return is_empty and (any(map(self._row, below)) or not self._has_status)
 
     def _tell_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
