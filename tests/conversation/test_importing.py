@@ -253,6 +253,16 @@ def test_another_state_is_taken_beside_the_first_and_once(tmp_path: Path) -> Non
         assert len({store.open(each.id).uid for each in store.list()}) == 4
 
 
+@pytest.mark.parametrize("number", ["conversation_id", "uuid"])
+def test_a_conversation_without_a_number_of_its_own_is_known_by_its_content(tmp_path: Path, number: str) -> None:
+    """As some exports are; it is here once, too."""
+    found = chatgpt_export() if number == "conversation_id" else claude_export()
+    for each in found:
+        del each[number]
+    with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
+        assert [store.take(read(found))[0].outcome for _ in range(3)] == ["new", "known", "known"]
+
+
 def test_equal_answers_of_one_turn_are_each_counted(tmp_path: Path) -> None:
     """Two branches that say the same are not one."""
     once = talk(turn(1, None, say("user", "a"), say("assistant", "b")))

@@ -286,7 +286,7 @@ class ConversationStore:
 
 def _take(connection: sqlite3.Connection, conversation: Conversation) -> Taken:
     uid, state_uid = rows.plain(conversation.uid), uid_of_state(conversation)
-    is_here = False
+    is_here = False  # without a uid, as some programs write, only its content says so
     for known_uid in (uid, state_uid):
         if (known := queries.find(connection, known_uid)) is None:
             continue
@@ -294,7 +294,7 @@ def _take(connection: sqlite3.Connection, conversation: Conversation) -> Taken:
         if (found := places(queries.conversation(connection, known), conversation)) is not None:
             head = None if conversation.head is None else found.get(conversation.head)
             return Taken(id=known, outcome="known", head=head)
-    added = _add(connection, msgspec.structs.replace(conversation, uid=state_uid if is_here else uid))
+    added = _add(connection, msgspec.structs.replace(conversation, uid=state_uid if is_here or not uid else uid))
     head = queries.title_and_head(connection, added)[1]
     return Taken(id=added, outcome="changed" if is_here else "new", head=head)
 
