@@ -176,6 +176,17 @@ def test_colours_can_be_left_out(window: Open) -> None:
     assert chat.style_at("Heading").bold
 
 
+def test_a_chat_that_goes_on_greets_first(window: Open) -> None:
+    """So that the last words of the conversation stand above the prompt that they are answered at."""
+    first = window("chat")
+    ask(first, "the capital?", "Paris.")
+    first.type(CTRL_D)
+    assert first.end() == 0
+    shown = window("chat", "--continue", columns=100).expect_prompt().splitlines()
+    assert shown[1] == "going on with 1: the capital? (1 turn)"
+    assert shown[2:5] == ["> the capital?", "The capital of France is Paris.", ">"]
+
+
 def test_a_dumb_terminal_gets_plain_text(window: Open) -> None:
     """Not a single escape code."""
     chat = window("chat", environ={"TERM": "dumb"})

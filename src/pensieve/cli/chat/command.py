@@ -91,12 +91,14 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
         desk = Desk(session, source, terminal.screen, loop, loaded.settings, loaded.folders)
         desk.is_verbose, desk.is_whole = asked.is_verbose, asked.is_whole
         opening.result()
-        _prepare(desk, asked)
+        opened = _prepare(desk, asked)
         repl = Repl(desk, TABLE, meter, is_interactive=terminal.is_interactive, keyboard=terminal.keyboard)
         if asked.is_printed:
             return repl.answer(question)
         if terminal.is_interactive:
             _greet(desk, meter)
+        if opened is not None:
+            show_opened(desk, opened)
         return repl.run(question)
     finally:
         loop.run(source.aclose())
@@ -124,8 +126,8 @@ def source_at(place: Place, loaded: LoadedSettings) -> Source:
     return Source(place, lambda place: open_chat_backend(place, settings, folders), choose_named)
 
 
-def _prepare(desk: Desk, asked: Options) -> None:
-    """Open the conversation to go on with, and the preset; say if nothing can be kept."""
+def _prepare(desk: Desk, asked: Options) -> Conversation | None:
+    """Open the conversation to go on with, if one is wanted, and the preset; say if nothing can be kept."""
     if (problem := desk.session.archive.problem) is not None:
         if asked.is_continued or asked.resume is not None:
             raise problem
@@ -135,8 +137,7 @@ def _prepare(desk: Desk, asked: Options) -> None:
         name, given = split(asked.preset)
         preset = desk.shelf.find(name)
         use_preset(desk, preset, preset.render(given), desk.session.given)
-    if opened is not None and not asked.is_printed:
-        show_opened(desk, opened)
+    return opened
 
 
 def _resume(desk: Desk, asked: Options) -> Conversation | None:
