@@ -144,11 +144,12 @@ def written(home: Path) -> bytes:
 def test_nothing_of_a_private_chat_is_kept(served_home: Path, printed: Printed) -> None:
     """Neither by a script nor by a chat; what is saved is."""
     assert printed("--no-save", "the capital?") == (0, "The capital of France is Paris.\n", "")
-    lines = "the capital?\n/list\n/open 7\n/info\n/new\n/search capital\n"
+    lines = "the capital?\n/list\n/open 7\n/info\n/stats\n/new\n/search capital\n"
     status, answers, notes = said("chat", "--private", typed=lines)
     assert (status, answers) == (1, "The capital of France is Paris.\n")
     assert "conversation 7 is not here" in notes
     assert notes.count("this chat is private") == 2
+    assert "on disk" not in notes
     assert "the old one is here until you leave, /open 1 goes back to it" in notes
     assert not list(served_home.rglob("conversations.db*"))
     assert b"capital?" not in written(served_home)
@@ -157,11 +158,13 @@ def test_nothing_of_a_private_chat_is_kept(served_home: Path, printed: Printed) 
 
 
 def test_the_own_worker_of_a_private_chat_has_no_cache_on_the_disk() -> None:
-    """What was said would be in it; nothing else of the settings changes."""
-    loaded = load_settings({})
-    private = unwritten(loaded).settings
-    assert (loaded.settings.mlx.disk_cache_mib > 0, private.mlx.disk_cache_mib) == (True, 0)
-    assert msgspec.structs.replace(private, mlx=loaded.settings.mlx) == loaded.settings
+    """What was said would be in it, under both engines; nothing else of the settings changes."""
+    settings = load_settings({}).settings
+    private = unwritten(load_settings({})).settings
+    assert (settings.mlx.disk_cache_mib > 0, private.mlx.disk_cache_mib) == (True, 0)
+    assert (settings.llamacpp.prompt_cache_mib > 0, private.llamacpp.prompt_cache_mib) == (True, 0)
+    assert (settings.llamacpp.parallel > 1, private.llamacpp.parallel) == (True, 1)
+    assert msgspec.structs.replace(private, mlx=settings.mlx, llamacpp=settings.llamacpp) == settings
 
 
 def test_a_private_chat_goes_on_with_a_copy(served_home: Path, printed: Printed) -> None:

@@ -106,10 +106,12 @@ def _talk(loop: LoopThread, place: Place, loaded: LoadedSettings, asked: Options
 
 
 def unwritten(loaded: LoadedSettings) -> LoadedSettings:
-    """The settings, but with no cache on the disk: what is said would be in it."""
+    """The settings, but with no cache on the disk, not even for a moment: what is said would be in it."""
     settings = loaded.settings
-    unwritten = msgspec.structs.replace(settings.mlx, disk_cache_mib=0)
-    return msgspec.structs.replace(loaded, settings=msgspec.structs.replace(settings, mlx=unwritten))
+    mlx = msgspec.structs.replace(settings.mlx, disk_cache_mib=0)
+    # llama.cpp gives one slot what another has read through a file: one slot needs none.
+    llamacpp = msgspec.structs.replace(settings.llamacpp, prompt_cache_mib=0, parallel=1)
+    return msgspec.structs.replace(loaded, settings=msgspec.structs.replace(settings, mlx=mlx, llamacpp=llamacpp))
 
 
 def source_at(place: Place, loaded: LoadedSettings) -> Source:

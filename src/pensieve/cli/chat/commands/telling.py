@@ -112,10 +112,15 @@ def _beginning(text: str) -> str:
     return words if len(words) <= TOLD_CHARACTERS else f"{words[: TOLD_CHARACTERS - 3].rsplit(' ', 1)[0]}..."
 
 
+def is_kept(archive: Archive) -> bool:
+    """Whether what is said goes to a file."""
+    return archive.problem is None and not archive.is_private
+
+
 def _kept_in(archive: Archive) -> str:
     if archive.is_private:
         return "nothing: this chat is private; /save and /export write it to a file"
-    return str(archive.path) if archive.problem is None else "nothing: it ends with the chat"
+    return str(archive.path) if is_kept(archive) else "nothing: it ends with the chat"
 
 
 def _context(turns: Sequence[Turn], limits: Limits) -> str:
@@ -156,8 +161,9 @@ def stats(desk: Desk, argument: str) -> Outcome:
         ("of them cached", f"{cached:,}", f"{everything.cached_tokens:,}"),
         ("answer tokens", f"{sum(t.usage.completion_tokens for t in turns):,}", f"{everything.completion_tokens:,}"),
         *((("tokens a second", rate, ""),) if (rate := _rate(turns)) else ()),
-        ("size on disk", "", in_words(everything.size_bytes)),
     ]
+    if is_kept(desk.session.archive):
+        rows.append(("size on disk", "", in_words(everything.size_bytes)))
     desk.screen.show(Table(tuple(rows), ("", "HERE", "ALL")))
     return None
 
