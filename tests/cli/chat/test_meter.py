@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pensieve.generation import Usage
-from pensieve.inference.script import Say, Script, Turn
+from pensieve.inference.script import Fail, Say, Script, Turn
 from talks import talking
 
 
@@ -25,6 +25,15 @@ def test_figures_of_an_answer_that_is_not_here_are_not_shown(tmp_path: Path, com
         assert (gone.usage, gone.context_tokens, gone.first_token_seconds) == (None, None, None)
         talk.say("second")
         assert talk.meter.status.context_tokens == 91
+
+
+def test_an_answer_that_broke_off_leaves_the_figures_before_it(tmp_path: Path) -> None:
+    """It told none; below the prompt and in /info."""
+    broken = Turn(steps=(Say("half"), Fail("BackendFailure", {"problem": "it broke"})))
+    with talking(tmp_path, Script(turns=(Turn(steps=(Say("one"),), prompt_tokens=70), broken))) as talk:
+        talk.say("first", "second")
+        assert talk.meter.status.context_tokens == 71
+        assert "71 of 32,768 tokens" in talk.say("/info")
 
 
 def test_a_conversation_that_is_opened_brings_its_context(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from urllib.parse import urlsplit
 
@@ -13,6 +13,7 @@ from pensieve.cli.chat.session import ChatSession
 from pensieve.cli.chat.source import Source
 from pensieve.cli.chat.status import Status
 from pensieve.cli.speed import Speed, Stopwatch
+from pensieve.conversation.conversation import Turn
 from pensieve.devices.levels import level_of
 from pensieve.devices.memory import MemoryReading, read_memory
 from pensieve.errors import PensieveError
@@ -79,7 +80,7 @@ class Meter:
     def status(self) -> Status:
         """All of it."""
         place, reading = self._source.place, self._memory()
-        usage = next((turn.usage for turn in reversed(self._session.turns)), None)
+        usage = last_usage(self._session.turns)
         # In another conversation, or after /undo, the figures of the last answer say nothing of what is here.
         speed = self._watch.speed if usage is not None and usage == self._usage else None
         return Status(
@@ -110,6 +111,16 @@ class Meter:
         if self._reading is None or now - self._read_at >= READING_SECONDS:
             self._reading, self._read_at = self._read(), now
         return self._reading
+
+
+def last_usage(turns: Sequence[Turn]) -> Usage | None:
+    """The tokens of the newest answer that told them: one that broke off did not; None after a summary."""
+    for turn in reversed(turns):
+        if turn.is_summary:
+            return None
+        if turn.usage.prompt_tokens:
+            return turn.usage
+    return None
 
 
 def is_here(place: Place) -> bool:

@@ -13,6 +13,7 @@ from pensieve.cli.chat.commands.table import Candidate, Command, Leave, Outcome,
 from pensieve.cli.chat.commands.table import Table as Commands
 from pensieve.cli.chat.commands.words import among, count_of
 from pensieve.cli.chat.desk import Desk
+from pensieve.cli.chat.meter import last_usage
 from pensieve.cli.chat.screen import Table
 from pensieve.cli.doctor_memory import examine, page
 from pensieve.conversation.conversation import Turn
@@ -124,7 +125,8 @@ def _kept_in(archive: Archive) -> str:
 
 
 def _context(turns: Sequence[Turn], limits: Limits) -> str:
-    used = next((turn.usage.prompt_tokens + turn.usage.completion_tokens for turn in reversed(turns)), 0)
+    usage = last_usage(turns)
+    used = usage.prompt_tokens + usage.completion_tokens if usage is not None else 0
     planned = ", planned" if limits.is_planned else ""
     return f"{used:,} of {limits.context_tokens:,} tokens{planned}"
 
