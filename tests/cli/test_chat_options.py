@@ -190,7 +190,7 @@ def test_the_command_line_wins_over_what_a_conversation_chose(served_home: Path,
     with ConversationStore(path) as store:
         assert store.open(1).choices == kept.with_value("temperature", 0.0)
     notes = said("chat", "--continue", "--max-tokens", "9")[2]
-    assert "as chosen there: preset translator, temperature 0; /params shows all\n" in notes
+    assert "as chosen: preset translator, temperature 0; /params shows all\n" in notes
 
 
 @pytest.mark.model

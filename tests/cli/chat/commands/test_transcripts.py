@@ -277,6 +277,14 @@ def test_a_preset_brings_words_and_sampling(start: Start) -> None:
     assert "did you mean coder?" in talk.say("/preset cder")
 
 
+def test_numbers_that_were_chosen_are_told_whole(start: Start) -> None:
+    """A seed has many digits; and what is no number is none."""
+    talk = start()
+    assert talk.say("/set seed null") == "error: seed: null is not a number"
+    talk.say("/set seed 1234567890", "/set max_tokens 1234567", "first", "/new")
+    assert "as chosen: seed 1234567890, max_tokens 1234567;" in talk.say("/open 1")
+
+
 def test_parameters_are_set_and_shown(start: Start) -> None:
     """Within their bounds."""
     talk = start()
@@ -298,7 +306,7 @@ def test_a_conversation_brings_its_preset_and_parameters_back(start: Start) -> N
     first = start()
     first.say("/preset translator language=Latin", "/set top_k 3", "/think off", "hello")
     later = start(system="Be brief.")
-    told = "as chosen there: preset translator, temperature 0.2, top_k 3, thinking off; /params shows all"
+    told = "as chosen: preset translator, temperature 0.2, top_k 3, thinking off; /params shows all"
     assert told in later.say("/open 1").splitlines()
     later.say("again")
     first_request, request = first.backend.requests[-1], later.backend.requests[-1]
@@ -311,11 +319,13 @@ def test_what_was_chosen_stays_with_its_own_conversation(start: Start) -> None:
     """Another one that is opened is asked as the settings say, and a choice is kept at once."""
     talk = start()
     talk.say("first", "/new", "/set temperature 0.9", "second")
-    assert "as chosen there" not in talk.say("/open 1")
+    assert "as chosen" not in talk.say("/open 1")
     talk.say("third")
     assert talk.backend.requests[-1].sampling.temperature is None
-    talk.say("/set max_tokens 7", "/set max_tokens default", "/set temperature none")
-    assert "as chosen there: temperature 0.9;" in talk.say("/open 2")
+    talk.say("/set max_tokens 7")
+    assert talk.say("/set max_tokens default") == "max_tokens is as your settings say from now on"
+    assert talk.say("/set temperature none") == "temperature is left to the model from now on"
+    assert "as chosen: temperature 0.9;" in talk.say("/open 2")
     with ConversationStore(talk.archive.path) as store:
         assert store.open(1).choices == Choices(none=("temperature",))
 
@@ -328,7 +338,7 @@ def test_a_preset_that_is_gone_is_told_and_breaks_nothing(start: Start, tmp_path
     talk.say("/preset sailor", "first")
     file.unlink()
     shown = talk.say("/open 1")
-    assert "as chosen there: preset sailor, temperature 1.5;" in shown
+    assert "as chosen: preset sailor, temperature 1.5;" in shown
     assert "warning: the preset sailor is not here any more" in shown
     talk.say("second")
     assert talk.backend.requests[-1].messages[0].text == "Ahoy."
@@ -344,7 +354,7 @@ def test_choices_go_with_a_branch_and_with_a_file(start: Start) -> None:
     with ConversationStore(talk.archive.path) as store:
         store.delete(1)
     shown = start().say("/load kept.json").splitlines()
-    assert shown == ["loaded first (1 turn)", "as chosen there: preset coder, temperature 0.2; /params shows all"]
+    assert shown == ["loaded first (1 turn)", "as chosen: preset coder, temperature 0.2; /params shows all"]
 
 
 def test_thinking_is_asked_for(start: Start) -> None:

@@ -21,8 +21,9 @@ from pensieve.prompts.presets import BUILT_IN, Preset
 from pensieve.sampling.params import DEFAULTS, RANGES, SamplingParams, validate
 
 _Positive = Annotated[int, msgspec.Meta(ge=1, le=MOST_TOKENS)]
-UNSET = ("none", "default")
 AS_THE_SETTINGS_SAY = "default"
+UNSET = {"none": "left to the model", AS_THE_SETTINGS_SAY: "as your settings say"}
+"""Words for no value, and how that is told."""
 THINK_USAGE = (
     "/think on, /think off, or /think 500 for at most 500 tokens; /think default leaves it to the model, "
     "/think show unfolds it"
@@ -145,7 +146,7 @@ def set_parameter(desk: Desk, argument: str) -> Outcome:
     if name not in PARAMETERS:
         raise UsageError(f"there is no parameter {name}: {usage}")
     desk.loop.run(desk.session.choose(_with(desk.session.choices, name, value)))
-    desk.say(f"{name} is {'as by default' if value in UNSET else value} from now on")
+    desk.say(f"{name} is {UNSET.get(value, value)} from now on")
     return None
 
 
@@ -164,21 +165,23 @@ def _max_tokens(value: str) -> int:
         raise UsageError(f"max_tokens: {value} is not a number of tokens above 0") from error
 
 
-def _sampled(name: str, value: str) -> float | None:
+def _sampled(name: str, value: str) -> float:
     try:
         sampling = validate(msgspec.convert({name: value}, SamplingParams, strict=False))
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {value} is not a number") from error
     except InvalidRequest as error:
         raise UsageError(str(error)) from error
-    return Choices(sampling=sampling).value(name)
+    if (found := Choices(sampling=sampling).value(name)) is None:  # `null`
+        raise UsageError(f"{name}: {value} is not a number")
+    return found
 
 
 def tell_choices(desk: Desk) -> None:
     """Say how the conversation is asked, where that is not as the settings say."""
     chosen = tuple(_differences(desk))
     if chosen:
-        desk.say(f"as chosen there: {', '.join(chosen)}; /params shows all")
+        desk.say(f"as chosen: {', '.join(chosen)}; /params shows all")
     name = desk.session.choices.preset
     if name and name not in desk.shelf.names():
         desk.screen.warn(f"the preset {name} is not here any more; what it said still holds in this conversation")
@@ -191,7 +194,8 @@ def _differences(desk: Desk) -> Iterator[str]:
     held, otherwise = (Choices(sampling=each.sampling, max_tokens=each.max_tokens) for each in (recipe, base))
     for name in PARAMETERS:
         if (value := held.value(name)) != otherwise.value(name):
-            yield f"no {name}" if value is None else f"{name} {value:g}"
+            told = f"{value:g}" if isinstance(value, float) else str(value)  # a seed has more digits than `g` shows
+            yield f"no {name}" if value is None else f"{name} {told}"
     if recipe.thinking != base.thinking:
         yield f"thinking {_thinking(recipe.thinking) or 'as the model does'}"
 
