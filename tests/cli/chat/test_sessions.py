@@ -217,7 +217,7 @@ def test_telling(place: Place) -> None:
 def test_a_narrow_window_without_colours(place: Place) -> None:
     """Sixty columns, and NO_COLOR: tables and messages fold, nothing is lost."""
     chat = place.open(columns=60, environ={"NO_COLOR": "1"})
-    chat.say("/help", "/theme", "what is a gull, and what else flies over the sea and the towns at it?", "a table?")
+    chat.say("/help", "/theme", "what is a gull, and which others fly over the sea and the towns at it?", "a table?")
     chat.say(
         "/list",
         "/search gull",
