@@ -159,8 +159,9 @@ def test_questions_that_wait_are_taken_back_or_kept_when_the_chat_ends(start: St
     talk = start()
     talk.say("first")
     make_writable(talk, is_writable=False)
-    talk.say("second", "third", "fourth")
-    assert talk.say("/undo") == "taken back: fourth (it was not kept)"
+    (tmp_path / "one.txt").write_text("words of a file")
+    talk.say("second", "third", "/attach one.txt", "fourth")
+    assert talk.say("/undo") == "taken back: fourth, with one.txt (it was not kept)"
     *_, warned, second, third = talk.leave().splitlines()
     assert warned.endswith("2 questions could not be kept:")
     assert (second, third) == ("second", "third")
@@ -398,6 +399,9 @@ def test_files_are_attached_to_the_next_message(start: Start, tmp_path: Path) ->
     parts = talk.backend.requests[0].messages[-1].parts
     assert [getattr(part, "data", b"") for part in parts] == [b"words of a file", b"more", b""]
     assert talk.backend.requests[1].messages[-1].parts == (TextPart("next"),)
+    asked = "> what is in them?\n(with one.txt, two.txt)\nOne."
+    assert talk.say("/history") == f"{asked}\n> next\nTwo."
+    assert asked in talk.say("/undo", "/open 1")
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,13 @@ def _named(found: Sequence[File]) -> str:
 def _attached(parts: Sequence[Part]) -> str:
     if not parts:
         return "nothing is attached: /attach FILE puts a text or a PDF into your next message"
-    names = [part.title if isinstance(part, DocumentPart) else "an image" for part in parts]
-    return f"attached: {', '.join(names)}; /attach clear takes it out again"
+    return f"attached: {names_of(parts)}; /attach clear takes it out again"
+
+
+def names_of(parts: Sequence[Part]) -> str:
+    """The files among the parts, in one line."""
+    files = (part for part in parts if isinstance(part, DocumentPart | ImagePart))
+    return ", ".join("an image" if isinstance(part, ImagePart) else part.title or "a document" for part in files)
 
 
 def complete_files(desk: Desk, typed: str) -> list[Candidate]:

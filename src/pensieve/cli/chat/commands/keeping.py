@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 from pensieve.cli.chat.commands.asking import tell_choices
 from pensieve.cli.chat.commands.table import Candidate, Command, Outcome
+from pensieve.cli.chat.commands.talking import show_message
 from pensieve.cli.chat.commands.words import ago, count_of, needed, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
@@ -65,7 +66,7 @@ def show_opened(desk: Desk, conversation: Conversation) -> None:
     tell_choices(desk)
     if conversation.turns:
         for message in desk.session.turns[-1].messages:
-            desk.screen.show(message)
+            show_message(desk, message)
     if desk.session.unanswered is not None:
         desk.say("(not answered: /retry asks again)")
 

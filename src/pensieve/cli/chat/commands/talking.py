@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pensieve.cli.chat.commands.attaching import names_of
 from pensieve.cli.chat.commands.table import Answer, Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import count_of, number
 from pensieve.cli.chat.desk import Desk
@@ -9,7 +10,7 @@ from pensieve.cli.chat.screen import Table
 from pensieve.cli.chat.session import NOTHING_SAID
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.errors import UsageError
-from pensieve.messages import TextPart
+from pensieve.messages import Message, TextPart
 
 TITLE_CHARACTERS = 60
 
@@ -61,11 +62,18 @@ def _show(desk: Desk, turn: Turn) -> None:
     if turn.is_summary:
         desk.say("(from here on a summary stands for what is above it)")
     for message in turn.messages[-1:] if turn.is_summary else turn.messages:
-        desk.screen.show(message)
+        show_message(desk, message)
     if turn.answer is None and not turn.is_summary:
         desk.say("(not answered)")
     elif turn.is_interrupted:
         desk.say("(stopped)")
+
+
+def show_message(desk: Desk, message: Message) -> None:
+    """Draw a message as it was said, and name what was attached to it."""
+    desk.screen.show(message)
+    if names := names_of(message.parts):
+        desk.say(f"(with {names})")
 
 
 def undo(desk: Desk, argument: str) -> Outcome:
@@ -75,7 +83,9 @@ def undo(desk: Desk, argument: str) -> Outcome:
         raise UsageError("/undo takes a number above 0")
     for _ in range(wanted):
         if desk.session.waiting:
-            desk.say(f"taken back: {desk.session.withdraw().text} (it was not kept)")
+            withdrawn = desk.session.withdraw()
+            names = names_of(withdrawn.parts)
+            desk.say(f"taken back: {withdrawn.text}{names and f', with {names}'} (it was not kept)")
             continue
         turn = desk.loop.run(desk.session.undo())
         desk.say(f"taken back: {title_of(turn)} (/fork {turn.id} brings it back)")
