@@ -37,6 +37,7 @@ from pensieve.messages import Message, TextPart, ThinkingPart, say
 
 SYSTEM = say("system", "Be brief.")
 CRASH = Fail("WorkerCrashed", {"model": "scripted", "exit_status": "killed"})
+GOOD = tuple(Turn(steps=(Say(text),)) for text in ("one", "two"))
 
 
 class Made:
@@ -406,6 +407,47 @@ async def test_an_answer_that_came_while_nothing_could_be_kept_is_kept_later(mad
         ("first\n\nearly late", False),
         ("second\n\nearly late", False),
     ]
+
+
+async def test_what_is_kept_late_does_not_take_the_place_of_a_later_attempt(made: Made) -> None:
+    """An answer that could neither be given nor kept, asked for again, is whole in the file, too."""
+    session, _ = made.session(Script(turns=(Turn(steps=(Fail("BackendFailure", {"problem": "it broke"}),)), *GOOD)))
+    await session.put("first")
+    await refuse(made)
+    with pytest.raises(HistoryUnusable):
+        assert [event async for event in session.answer()]
+    await accept(made)
+    await session.again()
+    assert [event async for event in session.answer()]
+    await submit(session, "second")
+    kept = await made.archive.do(lambda store: store.open(1))
+    assert [(turn.text, turn.is_interrupted) for turn in kept.turns] == [
+        ("first\n\none", False),
+        ("second\n\ntwo", False),
+    ]
+
+
+async def test_the_rest_is_kept_at_the_end(made: Made) -> None:
+    """An answer that nothing was asked behind, and a question that was typed twice, once."""
+    session, _ = made.session(Script.saying("one", "two"))
+    await session.put("first")
+    await refuse(made)
+    for act in (session.answer(), session.submit("second"), session.submit("second")):
+        with pytest.raises(HistoryUnusable):
+            assert [event async for event in act]
+    await accept(made)
+    session.withdraw()
+    session.withdraw()
+    await session.keep_rest()
+    assert (await made.archive.do(lambda store: store.open(1))).turns[0].text == "first\n\none"
+    await refuse(made)
+    for act in (session.submit("second"), session.submit("second")):
+        with pytest.raises(HistoryUnusable):
+            assert [event async for event in act]
+    await accept(made)
+    await session.keep_rest()
+    kept = await made.archive.do(lambda store: store.open(1))
+    assert [turn.text for turn in kept.turns] == ["first\n\none", "second"]
 
 
 async def test_an_answer_that_the_archive_did_not_take_is_told_and_gone_on_with(made: Made) -> None:

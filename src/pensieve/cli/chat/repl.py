@@ -14,11 +14,14 @@ from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.keyboard import Keyboard, LineKeyboard, quiet_terminal
 from pensieve.cli.chat.manner import figures, whole
 from pensieve.cli.chat.meter import Meter
+from pensieve.cli.chat.retries import problem_of
 from pensieve.cli.chat.session import Event, Retrying
 from pensieve.cli.chat.window import Forgot
 from pensieve.cli.failures import INTERRUPTED_STATUS
-from pensieve.errors import PensieveError
+from pensieve.errors import ConversationNotFound, PensieveError, WorkerCrashed
 from pensieve.generation import Finished, GenerationEvent
+
+LATE = "An answer could not be kept: copy it from above if you want it"
 
 
 class Repl:
@@ -77,12 +80,12 @@ class Repl:
     def _part(self) -> None:
         """Let the archive take what it did not take yet; what it does not take now is shown once more."""
         session = self._desk.session
-        if not session.waiting:
-            return
         try:
-            self._desk.loop.run(session.keep_waiting())
+            self._desk.loop.run(session.keep_rest())
         except PensieveError as error:
-            self._screen.warn(f"{error}. {count_of(len(session.waiting), 'question')} could not be kept:")
+            num_waiting = len(session.waiting)
+            lost = f"{count_of(num_waiting, 'question')} could not be kept:" if num_waiting else LATE
+            self._screen.warn(f"{error}. {lost}")
             for question in session.waiting:
                 self._screen.say(question.text)
 
@@ -129,7 +132,7 @@ class Repl:
                 raise
             self._screen.say("(stopped; /retry asks again)" if self._can_retry else "(stopped)")
         except PensieveError as error:
-            self._fail(str(error))
+            self._fail(error)
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - the top of the chat: a bug costs one answer, not the conversation
@@ -175,20 +178,39 @@ class Repl:
         if isinstance(event, Finished) and self._desk.is_verbose:
             self._screen.say(figures(self._meter.speed, event.usage))
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, error: PensieveError | str) -> None:
         self._has_failed = True
-        num_waiting, hint = len(self._desk.session.waiting), ""
-        if num_waiting > 1:
-            hint = f" ({wait(num_waiting)})"
-        elif self._is_asking and self._is_interactive and self._can_retry:
-            hint = " (/retry asks again)"
-        self._screen.fail(f"{problem}{hint}")
+        hint = self._hint(str(error))
+        self._screen.fail(f"{explained(error, is_hinted=bool(hint))}{hint}")
+
+    def _hint(self, problem: str) -> str:
+        session = self._desk.session
+        num_waiting = len(session.waiting)
+        if num_waiting > 1 or (num_waiting and session.failed):  # /retry asks what waits, not what failed
+            return f" ({wait(num_waiting)})"
+        is_told = "/retry" in problem
+        return (
+            " (/retry asks again)"
+            if self._is_asking and self._is_interactive and self._can_retry and not is_told
+            else ""
+        )
 
     @property
     def _can_retry(self) -> bool:
         """Whether the last question has no whole answer."""
         session = self._desk.session
         return bool(session.waiting) or session.unanswered is not None or bool(session.failed)
+
+
+def explained(error: PensieveError | str, *, is_hinted: bool) -> str:
+    """The error with what to do in the chat; what a hint behind it says is left out."""
+    match error:
+        case ConversationNotFound(what):
+            return f"{what} is not here: /list shows what is"
+        case WorkerCrashed() if is_hinted:
+            return f"{problem_of(error)}; it restarts by itself"
+        case _:
+            return str(error)
 
 
 def wait(num_waiting: int) -> str:

@@ -108,7 +108,7 @@ class ChatSession:
     async def put(self, text: str) -> None:
         """Keep a question, with what is attached, as the one that waits; one that waited before stays a branch."""
         question = Message("user", (*self.attachments, TextPart(text)))
-        self.waiting, self.attachments = (*self.waiting, question), ()
+        self.waiting, self.attachments, self.failed = (*self.waiting, question), (), ""
         await self._put(question)
 
     async def again(self, text: str | None = None) -> None:
@@ -128,10 +128,13 @@ class ChatSession:
         question = last.question or say("user", "")
         await self._begin(question if text is None else in_other_words(question, text), last.parent)
 
-    async def keep_waiting(self) -> None:
-        """Let the archive take all questions that wait, unanswered, each as a branch; raises what it raises."""
-        for question in self.waiting:
-            await self._put(question)
+    async def keep_rest(self) -> None:
+        """Let the archive take what it did not take yet: answers, and questions as branches; raises what it raises."""
+        while self.waiting:
+            await self._put(self.waiting[0])
+        if unended := dict(self._unended):
+            await self.archive.do(lambda store: end_late(store, unended))
+            self._unended.clear()
 
     def withdraw(self) -> Message:
         """Give the last of the questions that wait back; it waits no more."""
@@ -315,12 +318,14 @@ class ChatSession:
             begun = here or store.create(system=recipe.system, model=recipe.model, choices=choices)
             if begun.choices != choices:
                 store.set_choices(begun.id, choices)
+            if begun.system != recipe.system:  # the file did not take it when it was said
+                store.set_system(begun.id, recipe.system)
             end_late(store, unended)
             begin = store.append if is_summary else store.begin_turn
             turn = begin(begun.id, messages, parent=before, model=recipe.model, is_summary=is_summary)
             if here is None:
                 return store.open(begun.id)
-            return msgspec.structs.replace(here.with_turn(turn), choices=choices)
+            return msgspec.structs.replace(here.with_turn(turn), choices=choices, system=recipe.system)
 
         try:
             self._conversation = await self.archive.do(keep)
@@ -345,6 +350,7 @@ class ChatSession:
             self._unended[turn.id] = (collector.message, collector.finished)
             self._take(ended_here(turn, collector))
             raise
+        self._unended.pop(turn.id, None)  # of an attempt before
         self._take(ended)
         self._measured = ended.id
 

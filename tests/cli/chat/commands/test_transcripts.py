@@ -154,7 +154,7 @@ def test_questions_that_cannot_be_kept_wait_and_are_counted(start: Start) -> Non
     assert "> better" in talk.say("/history")
 
 
-def test_questions_that_wait_are_taken_back_or_kept_when_the_chat_ends(start: Start) -> None:
+def test_questions_that_wait_are_taken_back_or_kept_when_the_chat_ends(start: Start, tmp_path: Path) -> None:
     """Unanswered, as branches; or shown, where they still cannot be kept."""
     talk = start()
     talk.say("first")
@@ -169,6 +169,52 @@ def test_questions_that_wait_are_taken_back_or_kept_when_the_chat_ends(start: St
     assert talk.leave() == ""
     with ConversationStore(talk.archive.path) as store:
         assert [turn.text for turn in store.open(1).turns] == ["first\n\nOne.", "second", "third"]
+
+
+def test_an_answer_that_could_not_be_kept_is_kept_when_the_chat_ends(start: Start) -> None:
+    """Or it is said that it could not."""
+    talk = start()
+    talk.loop.run(talk.session.put("first"))
+    make_writable(talk, is_writable=False)
+    talk.say("/retry")
+    assert talk.leave().endswith("An answer could not be kept: copy it from above if you want it")
+    make_writable(talk, is_writable=True)
+    assert talk.leave() == ""
+    with ConversationStore(talk.archive.path) as store:
+        assert [turn.text for turn in store.open(1).turns] == ["first\n\nOne."]
+
+
+def test_a_system_text_that_could_not_be_kept_is_kept_with_the_next_question(start: Start) -> None:
+    """The model is told so meanwhile."""
+    talk = start()
+    talk.say("first")
+    make_writable(talk, is_writable=False)
+    assert "look at the file" in talk.say("/system Be kind.")
+    make_writable(talk, is_writable=True)
+    talk.say("second")
+    assert talk.backend.requests[-1].messages[0] == say("system", "Be kind.")
+    with ConversationStore(talk.archive.path) as store:
+        assert store.open(1).system == "Be kind."
+
+
+def test_what_to_do_is_said_once_and_in_the_words_of_the_chat(start: Start) -> None:
+    """Behind a crash, a conversation that is not here or that was deleted elsewhere, and a failure beside a wait."""
+    crash = Fail("WorkerCrashed", {"model": "scripted", "exit_status": "killed"})
+    broken = Turn(steps=(Fail("BackendFailure", {"problem": "it broke"}),))
+    talk = start(Script(turns=(Turn(steps=(crash,), contains="first"), broken)))
+    ended = "error: the worker of scripted ended (killed); it restarts by itself (/retry asks again)"
+    assert talk.say("first").splitlines()[-1] == ended
+    for command in ("/open 9", "/delete 9"):
+        assert talk.say(command) == "error: conversation 9 is not here: /list shows what is"
+    make_writable(talk, is_writable=False)
+    talk.say("second")
+    make_writable(talk, is_writable=True)
+    one = "(1 question waits that could not be kept: /retry asks it, /undo takes it back)"
+    assert talk.say("third") == f"error: it broke {one}"
+    talk.say("/undo")
+    with ConversationStore(talk.archive.path) as store:
+        store.delete(1)
+    assert talk.say("fourth").endswith("/new begins another, and /retry then asks there")
 
 
 def test_edit_puts_the_question_otherwise(start: Start) -> None:

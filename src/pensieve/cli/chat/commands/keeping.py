@@ -51,7 +51,7 @@ def open_conversation(desk: Desk, argument: str) -> Outcome:
         opened = desk.loop.run(desk.session.open(wanted))
     except ConversationNotFound as error:
         if desk.session.archive.is_private:
-            raise UsageError(f"{error}; {PRIVATE}") from error
+            raise UsageError(f"{error.what} is not here; {PRIVATE}") from error
         raise
     show_opened(desk, opened)
     return None
