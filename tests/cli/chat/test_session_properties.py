@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pensieve.cli.chat.archive import Archive
@@ -53,7 +53,8 @@ class Walk:
             case "ask" | "stop":
                 await self._drain(session.submit(self._type()), 1 if action == "stop" else None)
             case "retry" | "edit":
-                await session.again(self._type() if action == "edit" and session.turns else None)
+                is_question = bool(session.turns) and not session.turns[-1].is_summary
+                await session.again(self._type() if action == "edit" and is_question else None)
                 await self._drain(session.answer())
             case "undo":
                 await session.undo()
@@ -99,6 +100,7 @@ async def walk(steps: Steps, path: Path) -> None:
         await walked.archive.aclose()
 
 
+@example([("ask", 1), ("ask", 1), ("ask", 1), ("compact", 1), ("edit", 1)])
 @given(st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(1, 6)), max_size=12))
 @settings(max_examples=25, deadline=None)
 def test_the_archive_has_what_the_session_shows(steps: Steps) -> None:

@@ -29,6 +29,7 @@ SUMMARIZE = (
 )
 
 NOTHING_SAID = "nothing was said yet in this conversation: ask something first"
+SUMMARY_LAST = "the last turn is a summary: /undo takes it back, /compact makes another"
 SUMMARY_TOKENS = 1024
 """The longest summary, whatever the longest answer is."""
 
@@ -122,7 +123,7 @@ class ChatSession:
             return
         last = self._last()
         if last.is_summary:
-            raise UsageError("the last turn is a summary: /undo takes it back, /compact makes another")
+            raise UsageError(SUMMARY_LAST)
         if text is None and len(last.messages) == 1:
             return
         question = last.question or say("user", "")

@@ -237,6 +237,14 @@ def test_compact_lets_a_summary_stand_for_what_was_said(start: Start) -> None:
     assert shown == f"> first\nOne.\n{summed}\n> second\nTwo."
 
 
+def test_a_summary_is_no_question_to_edit(start: Start) -> None:
+    """That is said before an editor is opened, whose text would be lost."""
+    talk = start()
+    talk.say("first", "/compact")
+    told = "error: the last turn is a summary: /undo takes it back, /compact makes another"
+    assert (talk.say("/edit"), talk.say("/edit other words")) == (told, told)
+
+
 def test_copy_takes_the_answer_or_its_code(start: Start) -> None:
     """And says how much."""
     talk = start(Script.saying("Look:\n```python\nprint(1)\n```\nDone."))

@@ -7,7 +7,7 @@ from pensieve.cli.chat.commands.table import Answer, Candidate, Command, Outcome
 from pensieve.cli.chat.commands.words import count_of, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
-from pensieve.cli.chat.session import NOTHING_SAID
+from pensieve.cli.chat.session import NOTHING_SAID, SUMMARY_LAST
 from pensieve.conversation.conversation import Conversation, Turn
 from pensieve.errors import UsageError
 from pensieve.messages import Message, TextPart
@@ -105,6 +105,8 @@ def edit(desk: Desk, argument: str) -> Outcome:
     waiting, turns = desk.session.waiting, desk.session.turns
     if not waiting and not turns:
         raise UsageError(NOTHING_SAID)
+    if not waiting and turns[-1].is_summary:  # before somebody writes what nothing can take
+        raise UsageError(SUMMARY_LAST)
     question = waiting[0] if waiting else turns[-1].question
     before = question.text if question is not None else ""
     text = argument or desk.screen.edit(before)
