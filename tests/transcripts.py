@@ -29,7 +29,7 @@ _VOLATILE = (
     (r"loading (\S+), \d+ s", r"loading \1, 0 s"),
     (r"^wrote (\S+) \(.*\)$", r"wrote \1 (SIZE)"),
     (r"(\d+ answer tokens), [^)]* in all\)$", r"\1, TIMES)"),
-    (r"\bmemory [\d.]+ GB \w+", "memory 0.0 GB level"),
+    (r"\bmemory [\d.]+ GB(?: (?:safe|warning|critical|emergency))?", "memory 0.0 GB level"),
     (r"\b\d+ tokens/s", "0 tokens/s"),
     (r"first in [\d.]+ m?s", "first in 0 ms"),
     (r"\breq_[0-9a-f]{32}", "req_ID"),

@@ -136,6 +136,18 @@ def test_a_preset_speaks_first(served_home: Path, printed: Printed) -> None:
         assert store.open(1).system == "Be kind."
 
 
+def test_a_conversation_that_tells_the_model_nothing_stays_so(
+    served_home: Path, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the settings say by now is for new ones."""
+    assert printed("the capital?")[0] == 0
+    monkeypatch.setenv("PENSIEVE_SYSTEM", "Be kind.")
+    assert printed("--continue", "second")[0] == 0
+    assert printed("the capital?")[0] == 0
+    with ConversationStore(served_home / "data" / "conversations.db") as store:
+        assert [store.open(number).system for number in (1, 2)] == ["", "Be kind."]
+
+
 def written(home: Path) -> bytes:
     """Everything that is in a home's files."""
     return b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())

@@ -235,7 +235,7 @@ def test_the_page_in_the_docs_names_every_field() -> None:
         ("Linux 6", "x86_64", (), "make setup EXTRAS=mlx-cpu"),
         ("Linux 6", "x86_64", (CARD,), "make setup EXTRAS=mlx-cuda"),
         ("Darwin 24", "arm64", (), "make setup"),
-        ("Darwin 24", "x86_64", (), "none: MLX is there for Macs with Apple silicon"),
+        ("Darwin 24", "x86_64", (), "not on this system: MLX is there for Macs with Apple silicon"),
     ],
 )
 def test_an_engine_that_is_not_here_is_named_with_what_would_add_it(

@@ -253,6 +253,15 @@ def test_another_state_is_taken_beside_the_first_and_once(tmp_path: Path) -> Non
         assert len({store.open(each.id).uid for each in store.list()}) == 4
 
 
+def test_a_state_is_the_same_whatever_numbers_its_turns_have(tmp_path: Path) -> None:
+    """Each store gives its own."""
+    first, second = (turn(*numbers, say("user", "a"), say("assistant", "b")) for numbers in ((1, None), (2, 1)))
+    third, fourth = (turn(*numbers, say("user", "a"), say("assistant", "b")) for numbers in ((11, None), (12, 11)))
+    with ConversationStore(tmp_path / "c.db", is_durable=False) as store:
+        store.take([rich_talk()])
+        assert [each.outcome for each in store.take([talk(first, second), talk(third, fourth)])] == ["changed", "known"]
+
+
 @pytest.mark.parametrize("number", ["conversation_id", "uuid"])
 def test_a_conversation_without_a_number_of_its_own_is_known_by_its_content(tmp_path: Path, number: str) -> None:
     """As some exports are; it is here once, too."""

@@ -354,5 +354,5 @@ def _mlx_step(profile: MachineProfile, cards: tuple[DeviceMemory, ...]) -> str:
     if _is_apple(profile):
         return "make setup"
     if not profile.system.startswith("Linux"):
-        return "none: MLX is there for Macs with Apple silicon and for Linux; GGUF models run without it"
+        return "not on this system: MLX is there for Macs with Apple silicon and for Linux; GGUF models run without it"
     return f"make setup EXTRAS={'mlx-cuda' if cards else 'mlx-cpu'}"

@@ -44,7 +44,11 @@ def places(kept: Conversation, other: Conversation) -> dict[int, int] | None:
 
 def uid_of_state(conversation: Conversation) -> str:
     """The same for the same state of a conversation, however often it is loaded, and for no other one."""
-    said = [(turn.id, turn.parent, turn.messages, turn.is_summary) for turn in conversation.turns]
+    places = {turn.id: place for place, turn in enumerate(conversation.turns)}  # numbers differ from store to store
+    said = [
+        (None if turn.parent is None else places.get(turn.parent), turn.messages, turn.is_summary)
+        for turn in conversation.turns
+    ]
     digest = hashlib.sha256(encoded((conversation.system, said))).hexdigest()
     return f"{plain(conversation.uid)}~{digest[:16]}"
 

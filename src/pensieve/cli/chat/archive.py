@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -63,7 +64,7 @@ class Archive:
         return self._store
 
     def _of_file(self, call: Callable[[ConversationStore], Result]) -> Result:
-        with ConversationStore(self.path if self.path.exists() else MEMORY) as store:
+        with ConversationStore(self.path if os.path.lexists(self.path) else MEMORY) as store:
             return call(store)
 
     def _close(self) -> None:

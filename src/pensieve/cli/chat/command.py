@@ -151,7 +151,7 @@ def _resume(desk: Desk, asked: Options) -> Conversation | None:
         wanted = _copy(desk, wanted)
     opened = desk.loop.run(desk.session.open(wanted))
     system = desk.session.base.system
-    if system and ("system" in asked.given or not desk.session.recipe.system):
+    if "system" in asked.given and system != desk.session.recipe.system:
         tell_system(desk, system)
     return opened
 
