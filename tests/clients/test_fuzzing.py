@@ -36,7 +36,7 @@ DESCRIBED_ROUTES = [path for path in ROUTES if "?" not in path]
 STREAM_ENDS = (b"event: message_stop", b"event: error", b"data: [DONE]", b'data: {"error"', b"event: response.")
 """One of them is in every stream."""
 STATUSES = frozenset({200, 400, 404, 413})
-SPOILT_CASES, DESCRIBED_CASES, BATCH_CASES = 250, 50, 30
+SPOILT_CASES, DESCRIBED_CASES, BATCH_CASES = 200, 30, 20
 SPOILT_STRESS_CASES, DESCRIBED_STRESS_CASES = 9_500, 500
 """The second kind takes long to make up."""
 ANSWER_SECONDS = 20.0

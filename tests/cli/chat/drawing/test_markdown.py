@@ -66,11 +66,20 @@ def styles(source: str) -> dict[str, str]:
     return {span.text: span.style for row in drawn(source) for span in row}
 
 
+def test_an_escaped_mark_is_a_letter() -> None:
+    """It neither begins nor ends anything, and what stands before it may itself be escaped."""
+    assert styles(r"*a\`b*") == {"a`b": "italic"}
+    assert styles(r"*a\\*") == {"a\\": "italic"}
+    assert styles(r"*a\*b*") == {"a*b": "italic"}
+
+
 @settings(max_examples=60, deadline=None)
 @given(SOURCES, st.sampled_from([20, 40, 79]))
 @example(LONG + "**a***", 40)
 @example(LONG + "`a``b`", 40)
 @example(LONG + "x_https://a_b.test/c_d *e*f", 40)
+@example(LONG + "\\`*open `*open ", 20)
+@example(LONG + "\\``a`", 20)
 def test_pieces_do_not_matter(source: str, width: int) -> None:
     """Letter by letter and whole, the same rows come out."""
     assert drawn(*source, width=width) == drawn(source, width=width)

@@ -15,7 +15,10 @@ PATIENCE_CHARACTERS = 300
 """An opening mark without its end after so much text is only a character."""
 
 _MARK = re.compile(r"\\.?|`+|\*{1,3}|_{1,3}|~~|!?\[|https?://[^\s<>\"')\]*`]{0,250}")
-_CODE = re.compile(r"(?<!`)(`+)(?!`).{1,300}?(?<!`)\1(?!`)")
+_CODE = re.compile(r"(`+)(?!`)(.{1,300}?(?<!`)\1(?!`))?")
+"""A whole run of backticks, and what it ends with if its end is there; asked for where a run begins."""
+_HIDDEN = re.compile(rf"\\.|{_CODE.pattern}")
+"""What can hold no mark: an escaped character, code."""
 _PARTIAL = re.compile(r"(?:!|h(?:t(?:t(?:ps?(?::/?)?)?)?)?)\Z")
 """An end that may become a mark."""
 _LINK = re.compile(
@@ -39,7 +42,7 @@ def resolve(source: str, style: str = "", *, before: str = " ", is_complete: boo
     `before` is the character that stands before the source.
     """
     spans: list[Span] = []
-    masked = _CODE.sub(lambda found: "\x00" * len(found[0]), source)
+    masked = _HIDDEN.sub(_mask, source)
     position = 0
     for mark in _MARK.finditer(source):
         if mark.start() < position:
@@ -75,6 +78,11 @@ def preview(pending: str, style: str = "") -> list[Span]:
     return resolve(pending, style, is_complete=True)[0]
 
 
+def _mask(hidden: re.Match[str]) -> str:
+    is_code_or_escape = hidden[2] is not None or hidden[0].startswith("\\")
+    return "\x00" * len(hidden[0]) if is_code_or_escape else hidden[0]
+
+
 def _with(style: str, more: str) -> str:
     return f"{style} {more}".lstrip()
 
@@ -103,7 +111,7 @@ def _escape(token: str, end: int, style: str) -> _Found | None:
 
 def _code(source: str, mark: re.Match[str], style: str) -> _Found | None:
     found = _CODE.match(source, mark.start())
-    if found is None:
+    if found is None or found[2] is None:
         return None
     code = found[0].strip("`")
     if len(code) > 2 and code[0] == code[-1] == " " and code.strip():
@@ -145,7 +153,7 @@ def _closing(masked: str, token: str, start: int) -> int:
         after = masked[place + len(token) : place + len(token) + 1]
         is_longer_run = after == token[0] or (len(token) == 1 and masked[place - 1] == token)
         is_within_word = token[0] == "_" and after.isalnum()
-        if not (masked[place - 1].isspace() or masked[place - 1] == "\\" or is_longer_run or is_within_word):
+        if not (masked[place - 1].isspace() or is_longer_run or is_within_word):
             return place
         place = masked.find(token, place + 1)
     return -1
