@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pensieve.cli.text import one_line, printable
-from pensieve.conversation.conversation import Conversation, Summary
+from pensieve.conversation.conversation import Conversation, Summary, shortened
 from pensieve.conversation.export import markdown, plain_text
 from pensieve.conversation.search import Hit
 from pensieve.conversation.stats import Stats
@@ -65,7 +65,7 @@ def _shown_entity(found: re.Match[str]) -> str:
 def summary_row(summary: Summary) -> Row:
     """A conversation in the list."""
     title = one_line(summary.title) or "-"
-    short = title if len(title) <= _TITLE_CHARACTERS else f"{title[: _TITLE_CHARACTERS - 3]}..."
+    short = shortened(title, _TITLE_CHARACTERS)
     return str(summary.id), short, f"{summary.num_turns:,}", one_line(summary.model) or "-", when(summary.updated)
 
 

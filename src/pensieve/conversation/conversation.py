@@ -133,7 +133,12 @@ def _is_answer(message: Message) -> bool:
 def title_of(messages: tuple[Message, ...]) -> str:
     """A title out of the first words that were said, on one line, at most `TITLE_CHARACTERS` long."""
     words = " ".join(next((message.text for message in messages if message.text.strip()), "").split())
-    if len(words) <= TITLE_CHARACTERS:
-        return words
-    cut = words[: TITLE_CHARACTERS - 3]
+    return shortened(words, TITLE_CHARACTERS)
+
+
+def shortened(text: str, num_characters: int) -> str:
+    """The text if it is that short, else its beginning, to the end of a word where there is one, and three dots."""
+    if len(text) <= num_characters:
+        return text
+    cut = text[: num_characters - 3]
     return f"{cut.rsplit(' ', 1)[0] if ' ' in cut[20:] else cut}..."

@@ -10,7 +10,7 @@ from pensieve.cli.chat.commands.talking import show_message
 from pensieve.cli.chat.commands.words import ago, count_of, needed, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
-from pensieve.conversation.conversation import Conversation
+from pensieve.conversation.conversation import Conversation, shortened
 from pensieve.errors import ConversationNotFound, UsageError
 
 LISTED = 20
@@ -103,14 +103,13 @@ def search(desk: Desk, argument: str) -> Outcome:
         private = f"; {PRIVATE}" if desk.session.archive.is_private else ""
         raise UsageError(f"nothing was found: fewer or other words may help{private}")
     now = datetime.now(UTC)
-    rows = tuple((str(hit.conversation), ago(hit.created, now), hit.title, _cut(hit.text)) for hit in hits)
+    rows = tuple(
+        (str(hit.conversation), ago(hit.created, now), hit.title, shortened(hit.text, SNIPPET_CHARACTERS))
+        for hit in hits
+    )
     desk.screen.show(Table(rows, ("ID", "SAID", "TITLE", "WORDS")))
     desk.say("/open ID goes on with one of them")
     return None
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= SNIPPET_CHARACTERS else f"{text[: SNIPPET_CHARACTERS - 3]}..."
 
 
 def complete_conversations(desk: Desk, typed: str) -> list[Candidate]:

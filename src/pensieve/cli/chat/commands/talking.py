@@ -8,11 +8,9 @@ from pensieve.cli.chat.commands.words import count_of, number
 from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.screen import Table
 from pensieve.cli.chat.session import NOTHING_SAID, SUMMARY_LAST
-from pensieve.conversation.conversation import Conversation, Turn
+from pensieve.conversation.conversation import TITLE_CHARACTERS, Conversation, Turn, shortened
 from pensieve.errors import UsageError
 from pensieve.messages import Message, TextPart
-
-TITLE_CHARACTERS = 60
 
 
 def clear(desk: Desk, argument: str) -> Outcome:
@@ -182,7 +180,7 @@ def title_of(turn: Turn) -> str:
     parts = turn.question.parts if turn.question is not None else ()
     words = " ".join(part.text for part in parts if isinstance(part, TextPart)).split()
     text = "(a summary)" if turn.is_summary else " ".join(words)
-    return text if len(text) <= TITLE_CHARACTERS else f"{text[: TITLE_CHARACTERS - 3]}..."
+    return shortened(text, TITLE_CHARACTERS)
 
 
 def complete_turns(desk: Desk, typed: str) -> list[Candidate]:

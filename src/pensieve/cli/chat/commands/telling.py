@@ -16,7 +16,7 @@ from pensieve.cli.chat.desk import Desk
 from pensieve.cli.chat.meter import last_usage
 from pensieve.cli.chat.screen import Table
 from pensieve.cli.doctor_memory import examine, page
-from pensieve.conversation.conversation import Turn
+from pensieve.conversation.conversation import Turn, shortened
 from pensieve.devices.cuda import read_devices
 from pensieve.errors import UsageError
 from pensieve.inference.backend import Limits
@@ -101,16 +101,11 @@ def info(desk: Desk, argument: str) -> Outcome:
         ("attached", count_of(len(session.attachments), "part") if session.attachments else ""),
         ("waiting", count_of(len(session.waiting), "question") if session.waiting else ""),
         ("preset", desk.session.choices.preset),
-        ("told first", _beginning(session.recipe.system)),
+        ("told first", shortened(" ".join(session.recipe.system.split()), TOLD_CHARACTERS)),
         ("kept in", _kept_in(session.archive)),
     ]
     desk.screen.show(Table(tuple(row for row in rows if row[1])))
     return None
-
-
-def _beginning(text: str) -> str:
-    words = " ".join(text.split())
-    return words if len(words) <= TOLD_CHARACTERS else f"{words[: TOLD_CHARACTERS - 3].rsplit(' ', 1)[0]}..."
 
 
 def is_kept(archive: Archive) -> bool:
